@@ -1,0 +1,38 @@
+"""`techtree map`: the tree in the terminal, or as a picture."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from techtree import atomic
+from techtree.tree import drawing
+from techtree.tree.certificate import certificates, read_certificates, state
+from techtree.tree.graph import load_tree
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw the tree: what is unlocked, stale, open, locked or planned."""
+
+    tech: Annotated[str, tyro.conf.Positional] = ""
+    """Show this technology alone: what it needs and why, what it opens, where it leads."""
+
+    svg: Path | None = None
+    """Write the picture of the tree to this file instead."""
+
+
+def run(config: Config) -> int:
+    """Print the map, or write it."""
+    tree = load_tree()
+    issued, current = read_certificates(tree.root), certificates(tree)
+    states = {tech.id: state(tree, tech, issued, current) for tech in tree.technologies}
+    if config.svg is not None:
+        atomic.write_text(config.svg, drawing.picture(tree, states))
+    elif config.tech:
+        print(drawing.page(tree, tree[config.tech], states))
+    else:
+        print(drawing.overview(tree, states, in_colour=sys.stdout.isatty()))
+    return 0

@@ -1,0 +1,1 @@
+"""From one derivative to a network's gradients."""

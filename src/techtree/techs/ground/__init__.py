@@ -1,0 +1,1 @@
+"""Arrays, numbers that do not overflow, and a way to check a derivative."""

@@ -1,0 +1,1 @@
+"""From source code to tokens, and the counting model to beat."""

@@ -1,0 +1,1 @@
+"""Attention and what is built on it."""

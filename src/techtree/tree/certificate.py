@@ -1,0 +1,73 @@
+"""A certificate: the proof that the four rules held for exactly these sources.
+
+A technology's certificate is a hash of what it consists of and of its prerequisites' certificates. When
+something upstream is edited, the certificates below it no longer match: they are stale.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from techtree import atomic
+from techtree.errors import InputError
+from techtree.tree.graph import Tree
+from techtree.tree.import_rule import sources
+from techtree.tree.technology import Technology
+
+FILE = "certificates.json"
+
+
+def certificates(tree: Tree) -> dict[str, str]:
+    """Return the certificate that each written technology would have now."""
+    current: dict[str, str] = {}
+    for tech in tree.written:
+        upstream = [current.get(need.tech, "") for need in sorted(tech.requires, key=lambda need: need.tech)]
+        current[tech.id] = _digest([*upstream, *_contents(tech)])
+    return current
+
+
+def _contents(tech: Technology) -> list[str]:
+    """Return the texts that the rules speak of, each after its name."""
+    judged = [*sources(tech.file("")), *sorted(tech.file("").glob("test_*.py"))]
+    judged += [tech.file(name) for name in ("tech.toml", "README.md", "variants.py")]
+    return [text for path in judged if path.is_file() for text in (path.name, path.read_text(encoding="utf-8"))]
+
+
+def _digest(parts: Iterable[str]) -> str:
+    # The length before each part keeps ("ab", "c") and ("a", "bc") apart.
+    joined = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(joined.encode("utf-8")).hexdigest()[:32]
+
+
+def read_certificates(root: Path) -> dict[str, str]:
+    """Return the certificates that were issued for the tree in ``root``; none when there is no file."""
+    path = root / FILE
+    if not path.is_file():
+        return {}
+    try:
+        issued = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        issued = None
+    if not isinstance(issued, dict) or not all(isinstance(value, str) for value in issued.values()):
+        raise InputError(f"{path} must map technologies to certificates: delete it and run techtree unlock")
+    return issued
+
+
+def write_certificates(root: Path, issued: Mapping[str, str]) -> None:
+    """Write the certificates of the tree in ``root``."""
+    atomic.write_text(root / FILE, json.dumps(dict(sorted(issued.items())), indent=1) + "\n")
+
+
+def state(tree: Tree, tech: Technology, issued: Mapping[str, str], current: Mapping[str, str]) -> str:
+    """Return how a technology stands: ``unlocked``, ``stale``, ``open``, ``locked`` or ``planned``.
+
+    Open means that its prerequisites are unlocked, and it can be worked on now.
+    """
+    if not tech.is_written:
+        return "planned"
+    if tech.id in issued:
+        return "unlocked" if issued[tech.id] == current[tech.id] else "stale"
+    needs = [tree.by_id.get(need.tech) for need in tech.requires]
+    ready = all(n is not None and n.is_written and issued.get(n.id) == current[n.id] for n in needs)
+    return "open" if ready else "locked"

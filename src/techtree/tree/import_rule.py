@@ -1,0 +1,147 @@
+"""Rule 3: an own implementation uses NumPy, the standard library and its prerequisites, nothing else.
+
+Two checks. The static one reads the source and misses nothing that is written as an import. The one at
+run time watches the imports that the implementation makes while its tests run, and the NumPy
+functions that would do its work for it.
+"""
+
+import ast
+import builtins
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+LOADERS = frozenset({"importlib", "runpy", "pkgutil", "zipimport", "ctypes"})
+"""Standard modules that import by string or call into binaries: a lesson has no use for them."""
+
+LOADER_NAMES = frozenset({"__import__", "exec", "eval", "compile"})
+
+
+class ForbiddenImport(ImportError):
+    """An implementation reached for something that its technology has not opened."""
+
+
+@dataclass(frozen=True)
+class ImportRule:
+    """What one technology's implementation may import and may not call.
+
+    ``packages`` are the dotted packages of the technology and its ancestors; ``replaces`` are the NumPy
+    symbols that the implementation is there to write itself (``numpy.einsum``).
+    """
+
+    packages: frozenset[str]
+    replaces: frozenset[str] = frozenset()
+
+    def allows(self, module: str) -> bool:
+        """Tell whether ``import module`` is allowed."""
+        top = module.partition(".")[0]
+        if top in sys.stdlib_module_names:
+            return top not in LOADERS
+        if top == "techtree":
+            inside = any(module == package or module.startswith(package + ".") for package in self.packages)
+            return inside and module.rpartition(".")[2] not in ("variants", "experiment")
+        return top == "numpy"
+
+    def violations(self, source: str, package: str) -> list[str]:
+        """Return what a source breaks, one sentence each.
+
+        Parameters
+        ----------
+        source
+            Python source.
+        package
+            The dotted package that relative imports start from.
+        """
+        try:
+            tree = ast.parse(source)
+        except SyntaxError as error:
+            return [f"line {error.lineno}: not valid Python: {error.msg}"]
+        found = []
+        for node in ast.walk(tree):
+            line = getattr(node, "lineno", 0)
+            found += [
+                f"line {line}: imports {module}, which no prerequisite opens"
+                for module in _imported(node, package)
+                if not self.allows(module)
+            ]
+            if isinstance(node, ast.Name) and node.id in LOADER_NAMES:
+                found.append(f"line {line}: {node.id} can import anything; a lesson may not use it")
+            name = _dotted(node)
+            if name in self.replaces:
+                found.append(f"line {line}: uses {name}, which this technology is there to write")
+        return found
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    """Return the dotted modules that one statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        if not node.level:
+            return [node.module or ""]
+        base = package.rsplit(".", node.level - 1)[0]
+        return [f"{base}.{node.module}" if node.module else base]
+    return []
+
+
+def _dotted(node: ast.AST) -> str:
+    """Return ``numpy.einsum`` for the expression ``np.einsum`` or ``from numpy import einsum``."""
+    if isinstance(node, ast.Attribute):
+        inner = _dotted(node.value)
+        return f"{inner}.{node.attr}" if inner else ""
+    if isinstance(node, ast.Name):
+        return "numpy" if node.id in ("np", "numpy") else node.id
+    if isinstance(node, ast.ImportFrom) and node.module and node.names:
+        return f"{node.module}.{node.names[0].name}"
+    return ""
+
+
+def watch_imports(rule_of_file: Callable[[str], ImportRule | None]) -> None:
+    """From now on refuse, in this process, every import that a watched file may not make.
+
+    Parameters
+    ----------
+    rule_of_file
+        Gives the rule for a source file's name, or None for a file that is not watched.
+    """
+    plain_import, plain_import_module = builtins.__import__, importlib.import_module
+
+    def watched_import(name, globals=None, locals=None, fromlist=(), level=0):  # noqa: A002
+        rule = rule_of_file((globals or {}).get("__file__") or "")
+        if rule is not None and level == 0 and not rule.allows(name):
+            raise ForbiddenImport(f"imports {name}, which no prerequisite opens")
+        return plain_import(name, globals, locals, fromlist, level)
+
+    def watched_import_module(name: str, package: str | None = None) -> ModuleType:
+        rule = rule_of_file(sys._getframe(1).f_code.co_filename)
+        if rule is not None:
+            raise ForbiddenImport(f"imports {name} by string; a lesson may not")
+        return plain_import_module(name, package)
+
+    builtins.__import__, importlib.import_module = watched_import, watched_import_module
+
+
+def watch_calls(symbols: Iterable[str], is_watched: Callable[[str], bool]) -> None:
+    """From now on refuse calls of the NumPy ``symbols`` from files for which ``is_watched`` holds."""
+    for symbol in symbols:
+        owner_name, _, name = symbol.rpartition(".")
+        owner = importlib.import_module(owner_name)
+        setattr(owner, name, _refusing(getattr(owner, name), symbol, is_watched))
+
+
+def _refusing(function: Callable, symbol: str, is_watched: Callable[[str], bool]) -> Callable:
+    def refusing(*args, **kwargs):
+        if is_watched(sys._getframe(1).f_code.co_filename):
+            raise ForbiddenImport(f"calls {symbol}, which this technology is there to write")
+        return function(*args, **kwargs)
+
+    return refusing
+
+
+def sources(folder: Path) -> list[Path]:
+    """Return the Python files of a technology that the rule speaks of: not tests, variants, experiments."""
+    others = {"variants.py", "experiment.py", "conftest.py"}
+    return [p for p in sorted(folder.glob("*.py")) if p.name not in others and not p.name.startswith("test_")]
