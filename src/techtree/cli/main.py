@@ -76,7 +76,9 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        raise InputError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)} (techtree --help lists all)")
+        raise InputError(
+            f"unknown command {name!r}{did_you_mean(name, COMMANDS)} (techtree --help lists all)"
+        )
     command = importlib.import_module(f"techtree.cli.{name}")
     import tyro
 

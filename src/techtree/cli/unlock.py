@@ -53,5 +53,7 @@ def _described(verdict: Verdict) -> str:
     if verdict.is_unlocked:
         return f"●  {verdict.tech.id}"
     lines = [f"✗  {verdict.tech.id}"]
-    lines += [f"     {RULES[rule]}: {problem}" for rule, found in verdict.problems.items() for problem in found]
+    lines += [
+        f"     {RULES[rule]}: {problem}" for rule, found in verdict.problems.items() for problem in found
+    ]
     return "\n".join(lines)

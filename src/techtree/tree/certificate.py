@@ -31,7 +31,9 @@ def _contents(tech: Technology) -> list[str]:
     """Return the texts that the rules speak of, each after its name."""
     judged = [*sources(tech.file("")), *sorted(tech.file("").glob("test_*.py"))]
     judged += [tech.file(name) for name in ("tech.toml", "README.md", "variants.py")]
-    return [text for path in judged if path.is_file() for text in (path.name, path.read_text(encoding="utf-8"))]
+    return [
+        text for path in judged if path.is_file() for text in (path.name, path.read_text(encoding="utf-8"))
+    ]
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -52,7 +52,13 @@ def _problems(outcome: Outcome) -> list[str]:
     return []
 
 
-def grade(tech: Technology, subjects: str = "graders", seed: int = 0, timeout_s: float = TIMEOUT_S) -> Report:
+def grade(
+    tech: Technology,
+    subjects: str = "graders",
+    seed: int = 0,
+    is_borrowed: bool = False,
+    timeout_s: float = TIMEOUT_S,
+) -> Report:
     """Run a technology's tests in a separate process.
 
     Parameters
@@ -64,6 +70,8 @@ def grade(tech: Technology, subjects: str = "graders", seed: int = 0, timeout_s:
         path of a file with another implementation.
     seed
         Of the tests' random inputs.
+    is_borrowed
+        Whether the file is a borrowed library's adapter, which may import what it wants.
     timeout_s
         Seconds until the process is killed.
     """
@@ -76,6 +84,7 @@ def grade(tech: Technology, subjects: str = "graders", seed: int = 0, timeout_s:
         command += [f"--config-file={folder}/pytest.ini", f"--rootdir={tech.folder}"]
         command += [f"--confcutdir={_techs(tech)}", f"--subjects={subjects}", f"--seed={seed}"]
         command += [f"--outcomes={report}", str(tech.folder)]
+        command += ["--borrowed"] if is_borrowed else []
         environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
         try:

@@ -120,9 +120,13 @@ def _in_order(technologies: Iterable[Technology], eras: list[str]) -> list[Techn
     waiting = {tech.id: tech for tech in technologies}
     known, ordered = set(waiting), []
     while waiting:
-        free = [t for t in waiting.values() if not any(n.tech in waiting for n in t.requires if n.tech in known)]
+        free = [
+            t for t in waiting.values() if not any(n.tech in waiting for n in t.requires if n.tech in known)
+        ]
         if not free:
-            raise InputError(f"the prerequisites must not form a cycle; these do: {', '.join(sorted(waiting))}")
+            raise InputError(
+                f"the prerequisites must not form a cycle; these do: {', '.join(sorted(waiting))}"
+            )
         following = min(free, key=lambda tech: (eras.index(tech.era), tech.id))
         ordered.append(waiting.pop(following.id))
     return ordered

@@ -9,7 +9,7 @@ import ast
 import builtins
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ LOADERS = frozenset({"importlib", "runpy", "pkgutil", "zipimport", "ctypes"})
 LOADER_NAMES = frozenset({"__import__", "exec", "eval", "compile"})
 
 
-class ForbiddenImport(ImportError):
+class ForbiddenImportError(ImportError):
     """An implementation reached for something that its technology has not opened."""
 
 
@@ -59,44 +59,55 @@ class ImportRule:
             tree = ast.parse(source)
         except SyntaxError as error:
             return [f"line {error.lineno}: not valid Python: {error.msg}"]
+        aliases = _aliases(tree)
         found = []
         for node in ast.walk(tree):
-            line = getattr(node, "lineno", 0)
-            found += [
-                f"line {line}: imports {module}, which no prerequisite opens"
-                for module in _imported(node, package)
-                if not self.allows(module)
-            ]
-            if isinstance(node, ast.Name) and node.id in LOADER_NAMES:
-                found.append(f"line {line}: {node.id} can import anything; a lesson may not use it")
-            name = _dotted(node)
-            if name in self.replaces:
-                found.append(f"line {line}: uses {name}, which this technology is there to write")
+            found += [f"line {getattr(node, 'lineno', 0)}: {problem}" for problem in self._problems(node, package, aliases)]
         return found
 
+    def _problems(self, node: ast.AST, package: str, aliases: Mapping[str, str]) -> Iterator[str]:
+        """Give what one node breaks."""
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported = _imported(node, package)
+            refused = [module for module in imported if not self.allows(module)]
+            if refused:
+                yield f"imports {refused[0]}, which no prerequisite opens"
+            for symbol in sorted(self.replaces.intersection(imported)):
+                yield f"uses {symbol}, which this technology is there to write"
+        if isinstance(node, ast.Name) and node.id in LOADER_NAMES:
+            yield f"{node.id} can import anything; a lesson may not use it"
+        if isinstance(node, ast.Attribute) and (symbol := _dotted(node, aliases)) in self.replaces:
+            yield f"uses {symbol}, which this technology is there to write"
 
-def _imported(node: ast.AST, package: str) -> list[str]:
-    """Return the dotted modules that one statement imports."""
+
+def _imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
+    """Return the dotted names that one statement imports: the module, and each name taken from it."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        if not node.level:
-            return [node.module or ""]
+    module = node.module or ""
+    if node.level:
         base = package.rsplit(".", node.level - 1)[0]
-        return [f"{base}.{node.module}" if node.module else base]
-    return []
+        module = f"{base}.{module}".rstrip(".")
+    return [module, *(f"{module}.{alias.name}" for alias in node.names)]
 
 
-def _dotted(node: ast.AST) -> str:
-    """Return ``numpy.einsum`` for the expression ``np.einsum`` or ``from numpy import einsum``."""
+def _aliases(tree: ast.AST) -> dict[str, str]:
+    """Return what each imported name stands for: ``{"np": "numpy"}``."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return aliases
+
+
+def _dotted(node: ast.AST, aliases: Mapping[str, str]) -> str:
+    """Return ``numpy.einsum`` for the expression ``np.einsum``, an empty string for other expressions."""
     if isinstance(node, ast.Attribute):
-        inner = _dotted(node.value)
+        inner = _dotted(node.value, aliases)
         return f"{inner}.{node.attr}" if inner else ""
-    if isinstance(node, ast.Name):
-        return "numpy" if node.id in ("np", "numpy") else node.id
-    if isinstance(node, ast.ImportFrom) and node.module and node.names:
-        return f"{node.module}.{node.names[0].name}"
-    return ""
+    return aliases.get(node.id, node.id) if isinstance(node, ast.Name) else ""
 
 
 def watch_imports(rule_of_file: Callable[[str], ImportRule | None]) -> None:
@@ -109,16 +120,16 @@ def watch_imports(rule_of_file: Callable[[str], ImportRule | None]) -> None:
     """
     plain_import, plain_import_module = builtins.__import__, importlib.import_module
 
-    def watched_import(name, globals=None, locals=None, fromlist=(), level=0):  # noqa: A002
+    def watched_import(name, globals=None, locals=None, fromlist=(), level=0):
         rule = rule_of_file((globals or {}).get("__file__") or "")
         if rule is not None and level == 0 and not rule.allows(name):
-            raise ForbiddenImport(f"imports {name}, which no prerequisite opens")
+            raise ForbiddenImportError(f"imports {name}, which no prerequisite opens")
         return plain_import(name, globals, locals, fromlist, level)
 
     def watched_import_module(name: str, package: str | None = None) -> ModuleType:
         rule = rule_of_file(sys._getframe(1).f_code.co_filename)
         if rule is not None:
-            raise ForbiddenImport(f"imports {name} by string; a lesson may not")
+            raise ForbiddenImportError(f"imports {name} by string; a lesson may not")
         return plain_import_module(name, package)
 
     builtins.__import__, importlib.import_module = watched_import, watched_import_module
@@ -135,7 +146,7 @@ def watch_calls(symbols: Iterable[str], is_watched: Callable[[str], bool]) -> No
 def _refusing(function: Callable, symbol: str, is_watched: Callable[[str], bool]) -> Callable:
     def refusing(*args, **kwargs):
         if is_watched(sys._getframe(1).f_code.co_filename):
-            raise ForbiddenImport(f"calls {symbol}, which this technology is there to write")
+            raise ForbiddenImportError(f"calls {symbol}, which this technology is there to write")
         return function(*args, **kwargs)
 
     return refusing

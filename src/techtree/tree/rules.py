@@ -54,7 +54,10 @@ def verify(tree: Tree, chosen: Collection[str] | None = None) -> Iterator[Verdic
     wanted = _with_ancestors(tree, chosen)
     verdicts: dict[str, Verdict] = {}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        static = {tech.id: {1: missing_from_description(tech), 3: implementation_problems(tree, tech)} for tech in wanted}
+        static = {
+            tech.id: {1: missing_from_description(tech), 3: implementation_problems(tree, tech)}
+            for tech in wanted
+        }
         # The tests of all are started at once; they matter only where the other rules hold.
         tests = {tech.id: pool.submit(grade, tech) for tech in wanted if not static[tech.id][3]}
         for tech in wanted:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 
 def make_stub(source: str, exercise: Collection[str]) -> str:
-    """Cut the bodies of an implementation.
+    r"""Cut the bodies of an implementation.
 
     Imports, the module's docstring, and the signatures and docstrings of the exercise's functions and
     classes stay. Every other definition and constant goes, since it would give the answer away.
@@ -24,7 +24,7 @@ def make_stub(source: str, exercise: Collection[str]) -> str:
 
     Examples
     --------
-    >>> print(make_stub('def double(x):\\n    "Return 2x."\\n    return x + x', ["double"]))
+    >>> print(make_stub('def double(x):\n    "Return 2x."\n    return x + x', ["double"]))
     def double(x):
         "Return 2x."
         raise NotImplementedError("write double")
@@ -49,7 +49,11 @@ def make_stub(source: str, exercise: Collection[str]) -> str:
 
 
 def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _names(node: ast.Assign | ast.AnnAssign) -> list[str]:

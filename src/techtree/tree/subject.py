@@ -67,7 +67,9 @@ def _variant(tech: Technology, ours: Subject, name: str, variant: Variant, shoul
     source = ours.source
     for old, new in variant:
         if source.count(old) != 1:
-            raise ValueError(f"{tech.id}/variants.py, {name!r}: {old!r} occurs {source.count(old)} times, not once")
+            raise ValueError(
+                f"{tech.id}/variants.py, {name!r}: {old!r} occurs {source.count(old)} times, not once"
+            )
         source = source.replace(old, new)
     return Subject(f"{kind}: {name}", should_pass, source, f"<{tech.id}: {name}>", {})
 

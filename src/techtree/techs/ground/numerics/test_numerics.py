@@ -130,7 +130,9 @@ def test_the_input_is_not_changed(impl, rng):
 
 
 def test_relative_error_by_hand(impl):
-    assert impl.relative_error(np.array([100.0, 2.0]), np.array([101.0, 2.0])) == pytest.approx(1 / 101, rel=1e-12)
+    assert impl.relative_error(np.array([100.0, 2.0]), np.array([101.0, 2.0])) == pytest.approx(
+        1 / 101, rel=1e-12
+    )
     assert impl.relative_error(np.array([101.0]), np.array([100.0])) == pytest.approx(1 / 101, rel=1e-12)
     assert impl.relative_error(np.array([-1.0]), np.array([1.0])) == pytest.approx(2.0, rel=1e-12)
     assert impl.relative_error(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 0.0
@@ -143,12 +145,16 @@ def test_relative_error_takes_the_largest_not_the_mean_or_the_last(impl):
     actual[3, 4] = 0.5
     assert impl.relative_error(actual, expected) == pytest.approx(0.5, rel=1e-12)
     # The largest relative error is not where the largest difference is.
-    assert impl.relative_error(np.array([1010.0, 2.0]), np.array([1000.0, 1.0])) == pytest.approx(0.5, rel=1e-12)
+    assert impl.relative_error(np.array([1010.0, 2.0]), np.array([1000.0, 1.0])) == pytest.approx(
+        0.5, rel=1e-12
+    )
 
 
 def test_relative_error_has_a_floor(impl):
     assert impl.relative_error(np.array([1e-12]), np.array([0.0])) == pytest.approx(1e-4, rel=1e-9)
-    assert impl.relative_error(np.array([1e-12]), np.array([0.0]), floor=1e-12) == pytest.approx(1.0, rel=1e-9)
+    assert impl.relative_error(np.array([1e-12]), np.array([0.0]), floor=1e-12) == pytest.approx(
+        1.0, rel=1e-9
+    )
     # Above the floor it has no say.
     assert impl.relative_error(np.array([3.0]), np.array([4.0]), floor=1.0) == pytest.approx(0.25, rel=1e-12)
 
@@ -194,7 +200,9 @@ def test_streams_of_different_names_and_seeds_have_nothing_in_common(impl):
     """Names that careless mixing confuses: anagrams, prefixes, digits that run into the seed."""
     names = ["", "a", "b", "ab", "ba", "aab", "abb", "1", "11", "é", "e", "dropout", "dropout ", "a" * 300]
     names += [f"layer {i}" for i in range(20)]
-    seen = [number for seed in (0, 1, 2, 10, 11, 12345) for name in names for number in draws(impl, seed, name)]
+    seen = [
+        number for seed in (0, 1, 2, 10, 11, 12345) for name in names for number in draws(impl, seed, name)
+    ]
     assert len(set(seen)) == len(seen)
 
 

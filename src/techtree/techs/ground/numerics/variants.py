@@ -119,14 +119,21 @@ MISTAKES = {
     "softmax changes its input in place": {"softmax": _in_place_softmax},
     "softmax turns float32 into float64": {"softmax": _float64_softmax},
     "softmax divides by the sum over everything instead of along the axis": [
-        ("return exponentials / exponentials.sum(axis=axis, keepdims=True)", "return exponentials / exponentials.sum()")
+        (
+            "return exponentials / exponentials.sum(axis=axis, keepdims=True)",
+            "return exponentials / exponentials.sum()",
+        )
     ],
     "softmax always works along the last axis": [
         ("exponentials.sum(axis=axis, keepdims=True)", "exponentials.sum(axis=-1, keepdims=True)")
     ],
-    "logsumexp does not subtract the maximum": [("m = _finite_max(x, axis)\n    with", "m = 0 * _finite_max(x, axis)\n    with")],
+    "logsumexp does not subtract the maximum": [
+        ("m = _finite_max(x, axis)\n    with", "m = 0 * _finite_max(x, axis)\n    with")
+    ],
     "logsumexp subtracts the maximum and does not add it back": [(" + m.squeeze(axis)", "")],
-    "logsumexp keeps the summed axis": [("sum(axis=axis)) + m.squeeze(axis)", "sum(axis=axis, keepdims=True)) + m")],
+    "logsumexp keeps the summed axis": [
+        ("sum(axis=axis)) + m.squeeze(axis)", "sum(axis=axis, keepdims=True)) + m")
+    ],
     "logsumexp of nothing but -inf is NaN": {"logsumexp": _nan_on_empty_sum},
     "log_softmax takes the log of softmax, which underflows to -inf": {"log_softmax": _log_of_softmax},
     "log_softmax adds an epsilon before the log, and so never goes below its log": {
@@ -145,7 +152,9 @@ MISTAKES = {
     "relative_error broadcasts arrays of different shapes against each other": {
         "relative_error": _broadcasting_error
     },
-    "relative_error adds the floor to the size instead of taking the larger": {"relative_error": _floor_added},
+    "relative_error adds the floor to the size instead of taking the larger": {
+        "relative_error": _floor_added
+    },
     "random_stream uses hash(), which differs from process to process": [
         ("[seed, len(words), zlib.crc32(words), *words]", "[seed, abs(hash(name))]")
     ],
@@ -203,7 +212,7 @@ def _sha_stream(seed, name):
 
 
 def _spawned_stream(seed, name):
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=tuple(name.encode()) + (len(name),))
+    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(*name.encode(), len(name)))
     return np.random.Generator(np.random.Philox(sequence))
 
 
@@ -247,12 +256,22 @@ def probes(rng):
         "log_softmax over a gap": lambda impl: impl.log_softmax(gap),
         "relative error": lambda impl: impl.relative_error(a, e),
         "relative error, the other way round": lambda impl: impl.relative_error(e, a),
-        "relative error of one entry in three": lambda impl: impl.relative_error([1.0, 4.0, 0.5], [1.0, 4.0, 1.0]),
+        "relative error of one entry in three": lambda impl: impl.relative_error(
+            [1.0, 4.0, 0.5], [1.0, 4.0, 1.0]
+        ),
         "relative error with NaN": lambda impl: impl.relative_error(holes, np.ones(3)),
         "relative error at the floor": lambda impl: impl.relative_error([3.0], [4.0], floor=1.0),
         "relative error of other shapes": lambda impl: impl.relative_error(np.ones(2), np.ones((2, 1))),
-        "streams repeat": lambda impl: impl.random_stream(1, "ab").random() == impl.random_stream(1, "ab").random(),
-        "streams of anagrams": lambda impl: impl.random_stream(1, "ab").random() == impl.random_stream(1, "ba").random(),
-        "streams of seed and name": lambda impl: impl.random_stream(0, "b").random() == impl.random_stream(1, "a").random(),
-        "streams of prefixes": lambda impl: impl.random_stream(0, "a").random() == impl.random_stream(0, "az").random(),
+        "streams repeat": lambda impl: (
+            impl.random_stream(1, "ab").random() == impl.random_stream(1, "ab").random()
+        ),
+        "streams of anagrams": lambda impl: (
+            impl.random_stream(1, "ab").random() == impl.random_stream(1, "ba").random()
+        ),
+        "streams of seed and name": lambda impl: (
+            impl.random_stream(0, "b").random() == impl.random_stream(1, "a").random()
+        ),
+        "streams of prefixes": lambda impl: (
+            impl.random_stream(0, "a").random() == impl.random_stream(0, "az").random()
+        ),
     }
