@@ -12,8 +12,8 @@ import pytest
 from techtree.cli.figure import STYLE
 from techtree.tree.certificate import certificates, read_certificates
 from techtree.tree.description import missing_from_description
-from techtree.tree.graph import load_tree
 from techtree.tree.grading import grade
+from techtree.tree.graph import load_tree
 from techtree.tree.rules import implementation_problems
 from techtree.tree.stub import make_stub
 from techtree.tree.subject import graders, load

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import techtree
-
 from techtree.tree.description import SECTIONS
 
 PLAN = """

@@ -62,7 +62,8 @@ class ImportRule:
         aliases = _aliases(tree)
         found = []
         for node in ast.walk(tree):
-            found += [f"line {getattr(node, 'lineno', 0)}: {problem}" for problem in self._problems(node, package, aliases)]
+            line = getattr(node, "lineno", 0)
+            found += [f"line {line}: {problem}" for problem in self._problems(node, package, aliases)]
         return found
 
     def _problems(self, node: ast.AST, package: str, aliases: Mapping[str, str]) -> Iterator[str]:

@@ -87,9 +87,12 @@ def _cut_class(lines: list[str], node: ast.ClassDef) -> list[str]:
     """Keep the head, the docstring and the annotated fields; cut each method."""
     head_end = node.body[0].end_lineno if _is_text(node.body[0]) else _first_line(node.body[0]) - 1
     kept = lines[_first_line(node) - 1 : head_end]
+    previous: ast.stmt | None = None
     for member in node.body:
         if isinstance(member, ast.FunctionDef):
             kept += ["", *_cut_function(lines, member)]
         elif isinstance(member, ast.AnnAssign | ast.Assign):
-            kept += _lines(lines, member)
+            is_first = not isinstance(previous, ast.AnnAssign | ast.Assign)
+            kept += ([""] if is_first else []) + _lines(lines, member)
+        previous = member
     return kept

@@ -240,6 +240,15 @@ def probes(rng):
     a, e = np.array([1010.0, 2.0, 1e-9]), np.array([1000.0, 1.0, 0.0])
     holes = np.array([1.0, np.nan, 0.5])
 
+    def survives_another_salt(impl):
+        """Whether the stream stays when Python's hash gives other numbers, as it does in another process."""
+        names, before = impl.random_stream.__globals__, impl.random_stream(1, "ab").random()
+        names["hash"] = lambda _: 1
+        try:
+            return before == impl.random_stream(1, "ab").random()
+        finally:
+            del names["hash"]
+
     def untouched(impl):
         x = logits.copy()
         impl.softmax(x)
@@ -265,6 +274,7 @@ def probes(rng):
         "streams repeat": lambda impl: (
             impl.random_stream(1, "ab").random() == impl.random_stream(1, "ab").random()
         ),
+        "streams in another process": survives_another_salt,
         "streams of anagrams": lambda impl: (
             impl.random_stream(1, "ab").random() == impl.random_stream(1, "ba").random()
         ),
