@@ -144,8 +144,12 @@ class Tokenizer:
             "pad_token": END_OF_TEXT,
             "unk_token": None,
         }
-        write_text(Path(folder) / "tokenizer.json", self._library.to_str(pretty=True))
+        write_text(Path(folder) / "tokenizer.json", self.to_json())
         write_text(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+
+    def to_json(self) -> str:
+        """Return the text of `tokenizer.json`."""
+        return self._library.to_str(pretty=True)
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Return the ids of a text.

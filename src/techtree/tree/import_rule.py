@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from techtree.tree.symbols import dotted, names_of_imports
+
 LOADERS = frozenset({"importlib", "runpy", "pkgutil", "zipimport", "ctypes"})
 """Standard modules that import by string or call into binaries: a lesson has no use for them."""
 
@@ -59,7 +61,7 @@ class ImportRule:
             tree = ast.parse(source)
         except SyntaxError as error:
             return [f"line {error.lineno}: not valid Python: {error.msg}"]
-        aliases = _aliases(tree)
+        aliases = names_of_imports(tree)
         found = []
         for node in ast.walk(tree):
             line = getattr(node, "lineno", 0)
@@ -77,7 +79,7 @@ class ImportRule:
                 yield f"uses {symbol}, which this technology is there to write"
         if isinstance(node, ast.Name) and node.id in LOADER_NAMES:
             yield f"{node.id} can import anything; a lesson may not use it"
-        if isinstance(node, ast.Attribute) and (symbol := _dotted(node, aliases)) in self.replaces:
+        if isinstance(node, ast.Attribute) and (symbol := dotted(node, aliases)) in self.replaces:
             yield f"uses {symbol}, which this technology is there to write"
 
 
@@ -90,25 +92,6 @@ def _imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
         base = package.rsplit(".", node.level - 1)[0]
         module = f"{base}.{module}".rstrip(".")
     return [module, *(f"{module}.{alias.name}" for alias in node.names)]
-
-
-def _aliases(tree: ast.AST) -> dict[str, str]:
-    """Return what each imported name stands for: ``{"np": "numpy"}``."""
-    aliases = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return aliases
-
-
-def _dotted(node: ast.AST, aliases: Mapping[str, str]) -> str:
-    """Return ``numpy.einsum`` for the expression ``np.einsum``, an empty string for other expressions."""
-    if isinstance(node, ast.Attribute):
-        inner = _dotted(node.value, aliases)
-        return f"{inner}.{node.attr}" if inner else ""
-    return aliases.get(node.id, node.id) if isinstance(node, ast.Name) else ""
 
 
 def watch_imports(rule_of_file: Callable[[str], ImportRule | None]) -> None:

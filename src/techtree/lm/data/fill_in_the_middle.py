@@ -8,7 +8,8 @@ as SantaCoder used it): its prompt is a PSM prompt with an empty prefix. In SPM 
 prefix directly, and the suffix's keys can stay cached while the prefix grows.
 
 Cuts lie between any two characters, as cursors do, also within what would be one token; the three
-parts are encoded apart, as a prompt's are. The middle ends with `<|endoftext|>`, so that the model learns to stop.
+parts are encoded apart, as a prompt's are. The middle ends with `<|endoftext|>`, so that the model
+learns to stop.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ SPM_RATE = 0.5
 LINE_RATE, BLOCK_RATE = 0.5, 0.3
 """Of all cuts; the rest is random. What editors ask for most is the rest of a line, then some lines more."""
 
-MAX_BLOCK_LINES = 12
+MAX_BLOCK_LINES = 8
 """Longer suggestions are neither read nor right, in an editor."""
 
 
@@ -93,8 +94,8 @@ def encode_cut(parts: Cut, tokenizer: Tokenizer, max_tokens: int, is_spm: bool) 
     tokenizer
         It must know the special tokens.
     max_tokens
-        The length that must not be exceeded. What is too much goes first from the suffix's end or the prefix's
-        beginning, whichever is longer, as it does from a prompt.
+        The length that must not be exceeded. What is too much goes from the suffix's end and the
+        prefix's beginning, more from the longer one, as it does from a prompt.
     is_spm
         Whether the suffix stands before the prefix.
     """
@@ -110,3 +111,45 @@ def example(text: str, tokenizer: Tokenizer, max_tokens: int, rng: np.random.Gen
     """Cut a text at random and return it as ids, in either order."""
     parts = cut(text, rng)
     return encode_cut(parts, tokenizer, max_tokens, is_spm=bool(rng.random() < SPM_RATE))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Offsets in a text: of a line's start, of its first character that is no space, and of its end."""
+
+    start: int
+    code: int
+    end: int
+
+    @property
+    def indent(self) -> int:
+        return self.code - self.start
+
+    @property
+    def is_blank(self) -> bool:
+        return self.code == self.end
+
+
+def _lines(text: str) -> list[_Line]:
+    lines = []
+    start = 0
+    for line in text.split("\n"):
+        lines.append(_Line(start, start + len(line) - len(line.lstrip()), start + len(line)))
+        start += len(line) + 1
+    return lines
+
+
+def _random_line(lines: Sequence[_Line], rng: np.random.Generator) -> int:
+    choices = [i for i, line in enumerate(lines) if not line.is_blank] or range(len(lines))
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _trimmed(
+    prefix: list[int], middle: list[int], suffix: list[int], max_tokens: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the parts with at most so many ids: those nearest to the middle, and its end."""
+    middle = middle[max(0, len(middle) - max_tokens) :]
+    room = max_tokens - len(middle)
+    n_suffix = min(len(suffix), max(room // 2, room - len(prefix)))
+    n_prefix = min(len(prefix), room - n_suffix)
+    return prefix[len(prefix) - n_prefix :], middle, suffix[:n_suffix]

@@ -41,7 +41,8 @@ def split_by_file(
     -----
     Documents are held out in the order of a hash of their texts, until the fraction is reached. So a
     run repeats the choice, whatever the files are called, and when files come or go only
-    documents near the end of that order change sides. Where every file is too large, the smallest is held out.
+    documents near the end of that order change sides. Where all files are too large, the smallest is
+    held out.
     """
     if not 0 < held_out_fraction <= 0.5:
         raise InputError(f"held_out_fraction must lie in (0, 0.5]; got {held_out_fraction}: use 0.04")

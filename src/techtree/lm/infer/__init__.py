@@ -1,0 +1,1 @@
+"""From a trained model and the text around a cursor to what stands between."""

@@ -1,0 +1,207 @@
+"""Tokens one after the other: run the prompt, then decode until something says stop.
+
+Shapes: ``T`` tokens of the prompt, ``V`` vocabulary.
+
+A `PrefixCache` outlives a request. While somebody types, the next prompt begins with almost all tokens
+of the last one, and their keys and values need not be computed again.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from techtree.errors import InputError
+from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
+from techtree.lm.model.cache import KVCache
+from techtree.lm.model.language_model import LanguageModel
+
+PREFILL_CHUNK = 128
+"""Tokens run at once: enough for full speed on a CPU, few enough to stop soon after a cancellation."""
+
+StopReason = Literal["end_of_text", "max_tokens", "context", "deadline", "cancelled"]
+
+
+def never() -> bool:
+    """Return False: nobody cancels."""
+    return False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop, if the model does not by itself."""
+
+    max_tokens: int
+    """Hand out so many tokens at most."""
+    deadline: float = math.inf
+    """Stop at this moment of `time.monotonic()`."""
+    should_stop: Callable[[], bool] = never
+    """Asked before every token, and during the prompt."""
+
+    def reached(self, n_predicted: int) -> StopReason | None:
+        """Return why to stop now, or None."""
+        if self.should_stop():
+            return "cancelled"
+        if time.monotonic() >= self.deadline:
+            return "deadline"
+        return "max_tokens" if n_predicted >= self.max_tokens else None
+
+
+@dataclass
+class Progress:
+    """What has happened so far; `generate` keeps it up to date."""
+
+    n_prompt: int = 0
+    """Tokens of the prompt."""
+    n_reused: int = 0
+    """Those of them that were in the cache."""
+    prompt_s: float = 0.0
+    """Time to run the others."""
+    n_predicted: int = 0
+    """Tokens handed out."""
+    predicted_s: float = 0.0
+    """Time to decode them."""
+    stop: StopReason | None = None
+    """Why it ended by itself; None while it runs, or when the consumer ended it."""
+
+
+def prefill(
+    model: LanguageModel,
+    ids: Int[Tensor, " T"],
+    cache: KVCache,
+    should_stop: Callable[[], bool] = never,
+) -> Float[Tensor, " V"] | None:
+    """Run tokens after those in the cache, and return the scores for the one that follows.
+
+    Returns
+    -------
+    Tensor or None
+        None when `should_stop` said so; the cache then holds a part of the tokens.
+    """
+    logits = None
+    for chunk in ids.split(PREFILL_CHUNK):
+        if should_stop():
+            return None
+        logits = model(chunk[None], cache)[0, -1]
+    return logits
+
+
+def decode_one_token(model: LanguageModel, token: int, cache: KVCache) -> Float[Tensor, " V"]:
+    """Append one token to the cache, and return the scores for the next."""
+    return model(torch.tensor([[token]]), cache)[0, -1]
+
+
+class PrefixCache:
+    """Keys and values, together with the tokens that they belong to.
+
+    Parameters
+    ----------
+    model
+        Whose keys and values they are.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self._model = model
+        self._kv = KVCache(model.config, 1, model.config.max_seq_len)
+        self._ids: list[int] = []
+
+    def __len__(self) -> int:
+        """Return the number of tokens held."""
+        return len(self._ids)
+
+    @property
+    def max_len(self) -> int:
+        """The number of tokens that there is room for: the model's context."""
+        return self._model.config.max_seq_len
+
+    def start(self, ids: Sequence[int]) -> int:
+        """Keep what a prompt has in common with the tokens held, and return how many those are.
+
+        At least one token of the prompt is left to run, since its scores are what is wanted.
+        """
+        n_common = 0
+        for held, wanted in zip(self._ids, ids[:-1], strict=False):
+            if held != wanted:
+                break
+            n_common += 1
+        del self._ids[n_common:]
+        return n_common
+
+    @torch.inference_mode()
+    def run(self, ids: Sequence[int], should_stop: Callable[[], bool] = never) -> Float[Tensor, " V"] | None:
+        """Append tokens and return the scores for the next, or None when `should_stop` said so."""
+        n_before = len(self._ids)
+        # Also after an exception in the model, the keys are those of the known tokens.
+        self._kv.truncate(n_before)
+        if len(ids) == 1:
+            logits = decode_one_token(self._model, ids[0], self._kv)
+        else:
+            logits = prefill(self._model, torch.tensor(ids), self._kv, should_stop)
+        self._ids += ids[: self._kv.length - n_before]
+        return logits
+
+
+def generate(
+    cache: PrefixCache,
+    prompt: Sequence[int],
+    limits: Limits,
+    *,
+    sampling: SamplingParams,
+    stop_ids: Collection[int],
+    progress: Progress | None = None,
+) -> Iterator[int]:
+    """Yield the tokens that follow a prompt, each as soon as it is known.
+
+    Parameters
+    ----------
+    cache
+        Of the model. What it shares with the prompt is not run again.
+    prompt
+        At least one token.
+    limits
+        When to stop; the end of the model's context is one more limit.
+    sampling
+        How each token is chosen.
+    stop_ids
+        The tokens that end the text; none of them is ever yielded.
+    progress
+        Kept up to date: the counts, the times, and in the end the reason.
+
+    Raises
+    ------
+    InputError
+        When the prompt is empty, or leaves no room in the context.
+    """
+    if not 0 < len(prompt) < cache.max_len:
+        raise InputError(
+            f"the prompt must have from 1 to {cache.max_len - 1} tokens, as the model sees {cache.max_len} "
+            f"at once; got {len(prompt)}: shorten it"
+        )
+    progress = progress if progress is not None else Progress()
+    progress.n_prompt, progress.n_reused = len(prompt), cache.start(prompt)
+    generator = seeded_generator(sampling)
+    progress.stop = limits.reached(0)
+    start, pending = time.perf_counter(), list(prompt[progress.n_reused :])
+    while progress.stop is None:
+        logits = cache.run(pending, lambda: limits.reached(0) is not None)
+        if progress.n_predicted == 0:
+            progress.prompt_s, start = time.perf_counter() - start, time.perf_counter()
+        if logits is None:
+            progress.stop = limits.reached(0)
+            return
+        token = sample(logits, sampling, generator)
+        progress.predicted_s = time.perf_counter() - start
+        if token in stop_ids:
+            progress.stop = "end_of_text"
+            return
+        progress.n_predicted += 1
+        yield token
+        pending = [token]
+        progress.stop = limits.reached(progress.n_predicted)
+        if len(prompt) + progress.n_predicted >= cache.max_len:
+            progress.stop = "context"

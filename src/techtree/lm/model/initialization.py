@@ -1,0 +1,30 @@
+"""The weights before the first step."""
+
+import math
+
+import torch
+from torch import nn
+
+from techtree.lm.model.language_model import LanguageModel
+
+EMBEDDING_STD = 0.02
+
+
+def initialize(model: LanguageModel, generator: torch.Generator) -> None:
+    """Draw all weights of a model anew.
+
+    A matrix has entries of standard deviation ``1 / sqrt(d_in)``, so that it keeps the scale of what
+    it multiplies. The matrices that write to the residual stream (`o_proj`, `down_proj`) start at
+    zero: every layer begins as the identity, and the gradient reaches all of them undamped. The
+    embedding is small, so that the first logits of a tied head are.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                nn.init.ones_(parameter)
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.zeros_(parameter)
+            elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                nn.init.normal_(parameter, std=EMBEDDING_STD, generator=generator)
+            else:
+                nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]), generator=generator)

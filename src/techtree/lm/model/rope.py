@@ -1,0 +1,61 @@
+"""Rotary position embedding, half-split: dimension i pairs with dimension i + head_dim / 2.
+
+B batch, T tokens, H heads, d head_dim.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+class Rotation(NamedTuple):
+    """The cosine and sine of every position's angles, to be broadcast over the heads."""
+
+    cos: Float[Tensor, "T 1 d"]
+    sin: Float[Tensor, "T 1 half_d"]
+
+
+def rotation(
+    first: int, n_tokens: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
+) -> Rotation:
+    """Return the rotation of the positions ``first, ..., first + n_tokens - 1``.
+
+    The angle of pair i at position t is ``t * base^(-2i / head_dim)``. It is computed in float32 and
+    rounded once: in bfloat16, position 257 would be 256.
+    """
+    positions = torch.arange(first, first + n_tokens, dtype=torch.float32, device=device)
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    angles = positions[:, None, None] / base**exponents  # (T, 1, d/2)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return Rotation(torch.cat((cos, cos), dim=-1), sin)
+
+
+def rotate(x: Float[Tensor, "B T H d"], by: Rotation) -> Float[Tensor, "B T H d"]:
+    """Rotate every pair of every head by its position's angle."""
+    return _Rotate.apply(x, by.cos, by.sin)  # pyright: ignore[reportReturnType]
+
+
+class _Rotate(torch.autograd.Function):
+    """A rotation's gradient is the rotation back: nothing of ``x`` needs to be kept."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        return _rotated(grad, cos, -sin), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    y = x * cos
+    y[..., :half].addcmul_(x[..., half:], sin, value=-1)
+    y[..., half:].addcmul_(x[..., :half], sin)
+    return y

@@ -1,0 +1,69 @@
+"""Shape checking for all tests of the product, and a tiny model that they share."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("typeguard"):
+    import jaxtyping
+
+    # Every function of the product is checked against the shapes and types that it declares.
+    jaxtyping.install_import_hook("techtree.lm", "typeguard.typechecked")
+
+TINY_SOURCES = ("bisect.py", "heapq.py", "textwrap.py", "shlex.py", "fnmatch.py", "contextlib.py")
+"""Files of the standard library, about 100 kB together."""
+
+
+@pytest.fixture(scope="session")
+def tiny_texts() -> list[str]:
+    """Some source code."""
+    library = Path(bisect_file()).parent
+    return [(library / name).read_text(encoding="utf-8") for name in TINY_SOURCES]
+
+
+def bisect_file() -> str:
+    """Return where the standard library lies."""
+    import bisect
+
+    return bisect.__file__
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_texts):
+    """A tokenizer of 512 tokens."""
+    pytest.importorskip("tokenizers")
+    from techtree.lm.tokenizer import Tokenizer
+
+    return Tokenizer.train(tiny_texts, vocab_size=512)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_tokenizer):
+    """A random model of two layers: it writes nonsense, but always the same."""
+    torch = pytest.importorskip("torch")
+    from techtree.lm.config import ModelConfig
+    from techtree.lm.model.language_model import LanguageModel
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=tiny_tokenizer.vocab_size,
+        d_model=32,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        head_dim=8,
+        d_ff=64,
+        max_seq_len=128,
+    )
+    return LanguageModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tiny_model, tiny_tokenizer, tmp_path_factory) -> Path:
+    """The tiny model and its tokenizer as files; read it, never write to it."""
+    from techtree.lm.formats.huggingface import save_pretrained
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny" / "model"
+    save_pretrained(folder, tiny_model, tiny_tokenizer)
+    return folder
