@@ -14,7 +14,7 @@ from techtree.tree.symbols import used_symbols
 PACKAGE = Path(techtree.__file__).parent
 TREE = load_tree()
 BORROWED = ("torch.nn", "torch.optim", "tokenizers", "safetensors", "transformers")
-"""Where machine-learning parts lie. Plain tensors and their operations (`torch.*`) are opened by `tensor_autodiff`."""
+"""Where machine-learning parts lie. Plain tensors (`torch.*`) are opened by `tensor_autodiff`."""
 
 MAX_DEBTS = 0
 """The number of debts on the day the list was begun. It may only shrink."""

@@ -49,5 +49,5 @@ def test_the_readme_counts_the_technologies():
     tree = load_tree()
     words = {10: "Ten"}
     n_written = len(tree.written)
-    said = f"{words.get(n_written, n_written)} technologies are written, {len(tree.technologies) - n_written} planned"
-    assert said in README
+    n_planned = len(tree.technologies) - n_written
+    assert f"{words.get(n_written, n_written)} technologies are written, {n_planned} planned" in README

@@ -1,6 +1,7 @@
 """The shape of a language model: every width and count that the code needs, checked once."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -43,7 +44,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), field.type)
+            if not 0 < getattr(self, field.name) < math.inf and field.type is not bool:
+                raise InputError(f"{field.name} must be above 0; got {getattr(self, field.name)}")
         if self.n_heads % self.n_kv_heads:
             divisors = [n for n in range(1, self.n_heads + 1) if self.n_heads % n == 0]
             raise InputError(
@@ -58,7 +60,9 @@ class ModelConfig:
     @property
     def n_parameters(self) -> int:
         """The exact count of the model's parameters."""
-        attention = self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads) * self.d_model + 2 * self.head_dim
+        attention = (
+            self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads) * self.d_model + 2 * self.head_dim
+        )
         swiglu = 3 * self.d_model * self.d_ff
         norms = 2 * self.d_model
         tables = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
@@ -66,12 +70,12 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make a config from the fields that `dataclasses.asdict` gave.
+        """Make a config from the fields that `dataclasses.asdict` gave, read from a file.
 
         Raises
         ------
         InputError
-            When a field is unknown or missing.
+            When a field is unknown, missing or of another type.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in values:
@@ -80,16 +84,15 @@ class ModelConfig:
         for name, field in fields.items():
             if name not in values and field.default is dataclasses.MISSING:
                 raise InputError(f"a model config needs the field {name!r}, which is missing")
+            _check_type(name, values.get(name, field.default), field.type)
         return cls(**values)
 
 
 def _check_type(name: str, value: object, type_: object) -> None:
-    """Refuse what is not a positive number of the field's type, or a truth value."""
-    if type_ is bool:
-        if not isinstance(value, bool):
-            raise InputError(f"{name} must be true or false; got {value!r}")
-        return
-    allowed = (int,) if type_ is int else (int, float)
-    kind = "a whole number" if type_ is int else "a number"
-    if isinstance(value, bool) or not isinstance(value, allowed) or not 0 < value < float("inf"):
-        raise InputError(f"{name} must be {kind} above 0; got {value!r}")
+    kind, allowed = {
+        int: ("a whole number", (int,)),
+        float: ("a number", (int, float)),
+        bool: ("true or false", (bool,)),
+    }[type_]
+    if not isinstance(value, allowed) or isinstance(value, bool) != (type_ is bool):
+        raise InputError(f"{name} must be {kind}; got {value!r}")

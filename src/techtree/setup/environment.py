@@ -70,7 +70,7 @@ def make_ready(environment: Environment) -> int:
     try:
         _make_ready(environment)
     except KeyboardInterrupt:
-        say("\ntechtree: stopped; the next run sets up again (pip keeps what it has downloaded)")
+        say("\ntechtree: stopped; the next run sets up again")
         return 130
     except InputError as error:
         say(f"techtree: error: {error}")

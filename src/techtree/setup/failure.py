@@ -1,13 +1,14 @@
 """What went wrong in a set-up, and what to do about it, in words for the user."""
 
 import errno
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 
 NEEDED_BYTES = 2_000_000_000
-"""`.venv` on Linux without CUDA takes 1.75 GB, and pip unpacks on the way."""
+"""`.venv` takes 1.75 GB on Linux, 5.6 GB with the libraries for NVIDIA cards, and pip unpacks on the way."""
 
 # pip may translate its messages, but neither the numbers nor the names of the exceptions.
 DISK_FULL_SIGNS = ("[Errno 28]", "[Errno 122]", "[WinError 112]", "No space left on device")
@@ -44,7 +45,7 @@ def explain(lines: Sequence[str], root: str, log: str) -> str:
         return disk_full_message(root)
     if line := _first(telling, UNREACHABLE_SIGNS):
         return (
-            f"pip could not reach the package index. Its words:\n    {line[:400]}\n"
+            f"pip could not reach the package index. Its words:\n    {_readable(line)}\n"
             "Check the network, the proxy and pip's settings (`pip config list`), then run the command again."
         )
     if line := _first(telling, (NO_BUILD_SIGN,)):
@@ -52,7 +53,7 @@ def explain(lines: Sequence[str], root: str, log: str) -> str:
         n_bits = 64 if sys.maxsize > 2**32 else 32
         return (
             f"a package has no build for Python {version}, {n_bits} bits, on {sys.platform}. pip's words:\n"
-            f"    {line[:400]}\n"
+            f"    {_readable(line)}\n"
             "Run this file with a Python from 3.11 to 3.13 of 64 bits, such as `python3.12 techtree`."
         )
     last_words = "\n    ".join(telling[-8:])
@@ -74,10 +75,16 @@ def disk_full_message(root: str) -> str:
     free_gb = shutil.disk_usage(root).free / 1e9
     scratch_gb = shutil.disk_usage(scratch).free / 1e9
     return (
-        f"the disk is full. A set-up needs {NEEDED_BYTES / 1e9:.1f} GB in {root} ({free_gb:.2f} GB free)\n"
-        f"and, on the way, 1 GB in {scratch} ({scratch_gb:.2f} GB free; TMPDIR names another folder).\n"
+        "the disk is full. A set-up needs\n"
+        f"    2 GB (6 GB with the libraries for NVIDIA cards) in {root}: {free_gb:.2f} GB are free there;\n"
+        f"    1 GB, on the way, in {scratch} or where TMPDIR says: {scratch_gb:.2f} GB are free there.\n"
         "Make room, then run the same command again."
     )
+
+
+def _readable(line: str) -> str:
+    # Python objects and the state of the retries say nothing to a person.
+    return re.sub(r"<[^<>]*object at [^<>]*>: |\(Retry\(.*?\)\) ", "", line)[:400]
 
 
 def _first(lines: Sequence[str], signs: Sequence[str]) -> str:

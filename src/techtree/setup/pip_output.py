@@ -11,7 +11,7 @@ PACKAGE_LINE = re.compile(
 PROGRESS_LINE = re.compile(r"Progress (\d+) of (\d+)")
 SIZE_LINE = re.compile(r"\s*Downloading .*\((.*)\)")
 
-FINDING_SHARE = 0.3
+FINDING_SHARE = 0.2
 """The share of pip's time until all packages are downloaded, on a fast network; the rest installs them."""
 
 
@@ -23,14 +23,15 @@ class PipOutput:
     venv
         The virtual environment into which it installs.
     n_packages
-        How many packages it will find, about.
+        How many packages it will find, as far as is known.
     """
 
     def __init__(self, venv: str, n_packages: int) -> None:
         self.venv = venv
-        self.n_packages = max(1, n_packages)
+        self.n_packages = n_packages
         self.names: set[str] = set()
         self.detail = ""
+        self.n_before = 0
         self.is_installing = False
         """Whether pip has begun to change what is installed."""
 
@@ -39,6 +40,7 @@ class PipOutput:
         if match := PACKAGE_LINE.match(line):
             self.detail = match[1]
             self.names.add(match[1])
+            self.n_packages = max(self.n_packages, len(self.names))
         elif match := SIZE_LINE.match(line):
             self.detail = f"{self.detail.split(' ')[0]} ({match[1]})"
         elif match := PROGRESS_LINE.match(line):
@@ -46,27 +48,30 @@ class PipOutput:
             self.detail = f"{self.detail.split(' ')[0]} ({done_mb} of {all_mb} MB)"
         elif line.startswith("Installing collected packages"):
             self.is_installing = True
+            self.n_packages = line.count(",") + 1
+            self.n_before = len(_installed(self.venv, "*.dist-info"))
 
     def state(self) -> str:
         """Return what pip is doing, in a few words."""
         if self.is_installing:
-            return f"{min(self._n_installed(), self.n_packages)} of {self.n_packages} installed"
+            return f"{self._n_installed()} of {self.n_packages} installed"
         if self.names:
-            return f"{min(len(self.names), self.n_packages)} of {self.n_packages} found, now {self.detail}"
+            return f"{len(self.names)} of {self.n_packages} found, now {self.detail}"
         return "asking the package index"
 
     def share_done(self) -> float:
         """Return the share of the time that is over, from 0 to 1, by a rough measure."""
         if self.is_installing:
-            return FINDING_SHARE + (1 - FINDING_SHARE) * min(1.0, self._n_installed() / self.n_packages)
-        return FINDING_SHARE * min(1.0, len(self.names) / self.n_packages)
+            # What others need comes first, so the large ones come last; the power fits a measured set-up.
+            return FINDING_SHARE + (1 - FINDING_SHARE) * (self._n_installed() / self.n_packages) ** 2.5
+        return FINDING_SHARE * len(self.names) / max(1, self.n_packages)
 
     def fetches_cuda(self) -> bool:
         """Return whether pip has come across a library for NVIDIA cards."""
         return any(name.startswith("nvidia") for name in self.names)
 
     def _n_installed(self) -> int:
-        return len(_installed(self.venv, "*.dist-info"))
+        return max(0, len(_installed(self.venv, "*.dist-info")) - self.n_before)
 
 
 def pip_progress_style(venv: str) -> str:

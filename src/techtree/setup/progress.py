@@ -106,6 +106,7 @@ class Progress:
             while reader.is_alive():
                 reader.join(TERMINAL_INTERVAL_S)
                 self._show()
+                self._advise()
         finally:
             if process.poll() is None and reader.is_alive():
                 process.kill()
@@ -135,7 +136,6 @@ class Progress:
             n_columns = shutil.get_terminal_size().columns - 1
             text = "\r" + text[:n_columns].ljust(n_columns)
         print(text, end="" if self.is_terminal and not ending else "\n", file=sys.stderr, flush=True)
-        self._advise()
 
     def _state(self, elapsed: float) -> str:
         if self.title != "packages":

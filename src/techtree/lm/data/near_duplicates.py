@@ -49,7 +49,7 @@ def without_near_duplicates(documents: Sequence[Document], threshold: float = TH
     arguments: words are hashed by CRC-32, not by Python's randomised `hash`.
     """
     kept: list[Document] = []
-    kept_shingles: list[UInt64[np.ndarray, " S"]] = []
+    kept_shingles: list[np.ndarray] = []
     kept_by_band: dict[tuple[int, bytes], list[int]] = {}
     word_hash = _WordHash()
     for document in documents:

@@ -1,11 +1,126 @@
 """Bits per byte of a language model on whole documents.
 
-A document longer than the model's context is read in windows that overlap by half: each token is
-predicted once, and (but for a document's beginning) from at least half a context.
+A document longer than the model's context is read in windows that overlap by half. Every token is
+predicted once; those after a document's first window from at least half a context.
 
-Arrays: `B` windows of a batch, `T` tokens of the longest one, `V` = vocab_size.
+Arrays: `B` windows of a batch, `T` tokens of the longest one.
 """
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import batched
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int, Int32
+from torch import Tensor, nn
+
+from techtree.errors import InputError
+from techtree.lm.data.corpus import Document
+from techtree.lm.data.rows import IGNORED
+from techtree.lm.data.token_sequence import token_sequence
+from techtree.lm.eval.held_out import Score
+from techtree.lm.tokenizer import Tokenizer
+
+
+def bits_per_byte(
+    model: nn.Module,
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    batch_size: int = 8,
+    autocast_dtype: torch.dtype | None = None,
+    on_batch: Callable[[int, int], None] = lambda n_done, n_batches: None,
+) -> Score:
+    """Measure a model on documents.
+
+    Parameters
+    ----------
+    model
+        Maps ids (B, T) to logits (B, T, vocabulary), each position seeing only those before it.
+    documents
+        What to measure on, all of it (see `techtree.lm.eval.held_out.evaluated`).
+    tokenizer
+        The model's own.
+    seq_len
+        The largest number of tokens that the model sees at once.
+    batch_size
+        Windows computed at once: for memory and speed, without influence on the result beyond rounding.
+    autocast_dtype
+        To compute in less than the weights' precision, say `torch.bfloat16`.
+    on_batch
+        Called after each batch with how many are done, of how many.
+
+    Raises
+    ------
+    InputError
+        When seq_len or batch_size is not positive.
+    """
+    if seq_len < 1 or batch_size < 1:
+        raise InputError(f"seq_len and batch_size must be positive; got {seq_len} and {batch_size}")
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    sequences = [token_sequence(document.text, tokenizer) for document in documents]
+    windows = [window for sequence in sequences for window in _windows(sequence, seq_len)]
+    windows.sort(key=lambda window: -len(window.ids))  # windows of like lengths together: little padding
+    batches = [windows[i : i + batch_size] for i in range(0, len(windows), batch_size)]
+    nats = 0.0
+    with _evaluating(model), torch.inference_mode():
+        for n_done, batch in enumerate(batches, start=1):
+            ids, targets = _stacked(batch)
+            with torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None):
+                logits = model(ids.to(device))
+            losses = F.cross_entropy(
+                logits.flatten(0, 1).float(),
+                targets.to(device).flatten(),
+                ignore_index=IGNORED,
+                reduction="none",
+            )
+            nats += losses.double().sum().item()
+            on_batch(n_done, len(batches))
+    n_bytes = sum(document.n_bytes for document in documents)
+    return Score(nats / math.log(2), sum(len(sequence) - 1 for sequence in sequences), n_bytes)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A stretch of a document: its tokens, and what is to be predicted after each of them."""
+
+    ids: Int32[np.ndarray, " T"]
+    targets: Int32[np.ndarray, " T"]
+
+
+def _windows(sequence: Int32[np.ndarray, " T"], seq_len: int) -> Iterator[_Window]:
+    """Cut a document into windows in which each token but the first is a target exactly once."""
+    n = len(sequence) - 1
+    n_predicted = 0
+    while n_predicted < n:
+        end = min(max(seq_len, n_predicted + max(1, seq_len // 2)), n)
+        start = max(0, end - seq_len)
+        targets = sequence[start + 1 : end + 1].copy()
+        targets[: n_predicted - start] = IGNORED
+        yield _Window(sequence[start:end], targets)
+        n_predicted = end
+
+
+def _stacked(windows: Sequence[_Window]) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Return the ids and targets of windows, filled up on the right, where no earlier position looks."""
+    shape = len(windows), max(len(window.ids) for window in windows)
+    ids, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
+    for i, window in enumerate(windows):
+        ids[i, : len(window.ids)] = window.ids
+        targets[i, : len(window.ids)] = window.targets
+    return torch.from_numpy(ids), torch.from_numpy(targets)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into the mode that it had."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -76,7 +76,10 @@ class NgramModel:
 
 
 def ngram_scores(
-    train: Sequence[Document], held_out: Sequence[Document], tokenizer: Tokenizer, orders: Sequence[int] = ORDERS
+    train: Sequence[Document],
+    held_out: Sequence[Document],
+    tokenizer: Tokenizer,
+    orders: Sequence[int] = ORDERS,
 ) -> dict[int, Score]:
     """Measure n-gram models of several orders on held-out documents.
 

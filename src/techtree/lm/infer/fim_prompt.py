@@ -22,21 +22,25 @@ from techtree.lm.tokenizer import Tokenizer
 Order = Literal["psm", "spm"]
 
 N_SENTINELS = 3
+MIN_PROMPT_TOKENS = N_SENTINELS + 4
 
-PREFIX_SHARE = 3 / 4
-"""Of the room, when prefix and suffix are both too long. What one does not need, the other may use."""
+SUFFIX_SHARE = 1 / 4
+"""Of the room, at most. The prefix gets what the suffix leaves, and extra chunks what both leave."""
 
 CUT_SLACK = 1 / 4
-"""A prefix that is too long may lose so much more of its room, for a cut that stays where it is."""
+"""A prefix that is too long may lose so much more of its room, so that the cut can stay where it is."""
 
 EXTRA_GRAIN = 64
 """The room for extra chunks shrinks in such steps, so that they stay the same while the prefix grows."""
 
-MIN_EXTRA_TOKENS = 16
+MIN_CHUNK_TOKENS = 16
 """Less of a chunk is not worth its header."""
 
 MAX_TOKEN_CHARS = 32
 """Text beyond so many characters per token of room is not even looked at; longer tokens are rare."""
+
+_LINE_START = re.compile(r"(?<=\n)(?=[^\n]*\S)")
+"""Where a line starts that is not blank. No token crosses such a place, so lines can be encoded apart."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class FimText:
 
 @dataclass(frozen=True)
 class FimPrompt:
-    """The ids of a prompt, and whether it had to leave something out."""
+    """The ids of a prompt, and whether something had to be left out."""
 
     ids: list[int]
     is_truncated: bool
@@ -73,7 +77,7 @@ def fim_prompt(tokenizer: Tokenizer, text: FimText, max_tokens: int, order: Orde
     tokenizer
         It must know the special tokens.
     text
-        The prefix keeps its end and the suffix its start; chunks get what room is left.
+        The prefix keeps its end, the suffix its start.
     max_tokens
         The length that the prompt must not exceed.
     order
@@ -84,20 +88,72 @@ def fim_prompt(tokenizer: Tokenizer, text: FimText, max_tokens: int, order: Orde
     InputError
         When there is no room for any text.
     """
+    if max_tokens < MIN_PROMPT_TOKENS:
+        raise InputError(f"a prompt needs room for {MIN_PROMPT_TOKENS} tokens or more; got {max_tokens}")
     room = max_tokens - N_SENTINELS
-    if room < 2:
-        raise InputError(f"a prompt needs room for at least {N_SENTINELS + 2} tokens; got {max_tokens}")
-    suffix = _first_tokens(tokenizer, text.suffix, room)
-    # An upper limit is enough here: a long prefix is cut below, to exactly its room.
-    prefix_room = max(int(room * PREFIX_SHARE), room - len(suffix))
-    prefix = _last_lines(tokenizer, text.prefix, prefix_room)
-    cut_suffix = suffix[: room - min(len(prefix), int(room * PREFIX_SHARE))]
-    is_truncated = len(tokenizer.decode_bytes([*prefix, *cut_suffix])) < _n_bytes(text)
-    left = room - -(-(len(prefix) + len(cut_suffix)) // EXTRA_GRAIN) * EXTRA_GRAIN
-    extra, extra_is_cut = _extra(tokenizer, text.extra, left)
+    suffix, suffix_is_cut = first_tokens(tokenizer, text.suffix, int(room * SUFFIX_SHARE))
+    prefix, prefix_is_cut = last_lines(tokenizer, text.prefix, room - len(suffix))
+    n_used = ((len(prefix) + len(suffix)) // EXTRA_GRAIN + 1) * EXTRA_GRAIN
+    extra, extra_is_cut = last_chunks(tokenizer, text.extra, room - n_used)
     pre, suf, mid = tokenizer.fim_prefix_id, tokenizer.fim_suffix_id, tokenizer.fim_middle_id
     if order == "psm":
-        ids = [*extra, pre, *prefix, suf, *cut_suffix, mid]
+        ids = [*extra, pre, *prefix, suf, *suffix, mid]
     else:
-        ids = [*extra, pre, suf, *cut_suffix, mid, *prefix]
-    return FimPrompt(ids, is_truncated or extra_is_cut)
+        ids = [*extra, pre, suf, *suffix, mid, *prefix]
+    return FimPrompt(ids, prefix_is_cut or suffix_is_cut or extra_is_cut)
+
+
+def first_tokens(tokenizer: Tokenizer, text: str, room: int) -> tuple[list[int], bool]:
+    """Return the start of a text in at most `room` tokens, and whether the rest was left out."""
+    start = text[: room * MAX_TOKEN_CHARS]
+    ids = tokenizer.encode(start)
+    return ids[:room], len(ids) > room or len(start) < len(text)
+
+
+def last_lines(tokenizer: Tokenizer, text: str, room: int) -> tuple[list[int], bool]:
+    """Return the end of a text in at most `room` tokens, and whether its start was left out.
+
+    Where exactly the text is cut depends on its lines alone: among the lines at which a cut loses at
+    most `CUT_SLACK` of the room, the one with the smallest checksum is first. When a few characters are
+    typed, that is still the same line, and what is in the cache stays useful. (The last line, which is
+    being typed, is no place to cut.)
+    """
+    end = text[-room * MAX_TOKEN_CHARS :] if room else ""
+    lines = _LINE_START.split(end)
+    encoded: list[list[int]] = []  # from the last line to the first
+    n_tokens, candidates = 0, []
+    for line in reversed(lines):
+        ids = tokenizer.encode(line)
+        n_tokens += len(ids)
+        encoded.append(ids)
+        if n_tokens > room:
+            break
+        if len(encoded) > 1 and n_tokens >= room * (1 - CUT_SLACK):
+            candidates.append((zlib.crc32(line.encode("utf-8", "surrogatepass")), len(encoded)))
+    if n_tokens <= room and len(end) == len(text):
+        return _joined(encoded), False
+    if candidates:
+        return _joined(encoded[: min(candidates)[1]]), True
+    return _joined(encoded)[-room:] if room else [], True
+
+
+def last_chunks(tokenizer: Tokenizer, chunks: Sequence[Chunk], room: int) -> tuple[list[int], bool]:
+    """Return the last chunks that fit in `room` tokens, and whether something was left out.
+
+    The first chunk that does not fit keeps its start, if there is room for enough of it.
+    """
+    parts: list[list[int]] = []  # from the last chunk to the first
+    for chunk in reversed(chunks):
+        ids, is_cut = first_tokens(tokenizer, f"{chunk.filename}\n{chunk.text}", max(room - 1, 0))
+        if is_cut and len(ids) < MIN_CHUNK_TOKENS:
+            return _joined(parts), True
+        parts.append([tokenizer.file_sep_id, *ids])
+        if is_cut:
+            return _joined(parts), True
+        room -= 1 + len(ids)
+    return _joined(parts), False
+
+
+def _joined(parts: Sequence[list[int]]) -> list[int]:
+    """Return parts that were collected from the last to the first, as one."""
+    return [i for part in reversed(parts) for i in part]

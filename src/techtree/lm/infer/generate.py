@@ -83,17 +83,17 @@ def prefill(
     Tensor or None
         None when `should_stop` said so; the cache then holds a part of the tokens.
     """
-    logits = None
+    hidden = None
     for chunk in ids.split(PREFILL_CHUNK):
         if should_stop():
             return None
-        logits = model(chunk[None], cache)[0, -1]
-    return logits
+        hidden = model.hidden(chunk[None], cache)
+    return None if hidden is None else model.logits(hidden[:, -1:])[0, 0]
 
 
 def decode_one_token(model: LanguageModel, token: int, cache: KVCache) -> Float[Tensor, " V"]:
     """Append one token to the cache, and return the scores for the next."""
-    return model(torch.tensor([[token]]), cache)[0, -1]
+    return model(torch.tensor([[token]]), cache)[0, 0]
 
 
 class PrefixCache:
@@ -103,21 +103,19 @@ class PrefixCache:
     ----------
     model
         Whose keys and values they are.
+    max_len
+        The most tokens that prompt and text may have together.
     """
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: LanguageModel, max_len: int):
+        self.max_len = max_len
         self._model = model
-        self._kv = KVCache(model.config, 1, model.config.max_seq_len)
+        self._kv = KVCache(model.config, 1, max_len, model.dtype)
         self._ids: list[int] = []
 
     def __len__(self) -> int:
         """Return the number of tokens held."""
         return len(self._ids)
-
-    @property
-    def max_len(self) -> int:
-        """The number of tokens that there is room for: the model's context."""
-        return self._model.config.max_seq_len
 
     def start(self, ids: Sequence[int]) -> int:
         """Keep what a prompt has in common with the tokens held, and return how many those are.
@@ -164,7 +162,7 @@ def generate(
     prompt
         At least one token.
     limits
-        When to stop; the end of the model's context is one more limit.
+        When to stop; the end of the cache is one more limit.
     sampling
         How each token is chosen.
     stop_ids
@@ -180,7 +178,7 @@ def generate(
     if not 0 < len(prompt) < cache.max_len:
         raise InputError(
             f"the prompt must have from 1 to {cache.max_len - 1} tokens, as the model sees {cache.max_len} "
-            f"at once; got {len(prompt)}: shorten it"
+            f"tokens at once; got {len(prompt)}: shorten it"
         )
     progress = progress if progress is not None else Progress()
     progress.n_prompt, progress.n_reused = len(prompt), cache.start(prompt)

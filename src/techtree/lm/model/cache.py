@@ -12,7 +12,7 @@ from techtree.lm.config import ModelConfig
 
 
 class KVCache:
-    """Room for ``max_len`` tokens of a batch, allocated once.
+    """Room for ``max_len`` tokens of a batch, allocated once. For inference: no gradient flows through it.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ class KVCache:
         `length` stays: the model moves it once every layer has written.
         """
         end = self.length + keys.shape[2]
-        self._keys[layer, :, :, self.length : end] = keys
-        self._values[layer, :, :, self.length : end] = values
+        self._keys[layer, :, :, self.length : end] = keys.detach()
+        self._values[layer, :, :, self.length : end] = values.detach()
         return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
 
     def truncate(self, length: int) -> None:

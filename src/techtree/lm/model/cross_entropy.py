@@ -9,12 +9,13 @@ N tokens, D d_model, V vocab_size.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 IGNORED = -100
 """The target of a token that does not count."""
@@ -49,7 +50,7 @@ class _LossAndGradient(torch.autograd.Function):
     """The gradient with respect to the logits is ``softmax - one_hot(target)``."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         rounded = weight.to(hidden.dtype)
         counts = (targets != IGNORED)[:, None]
         targets = targets.clamp(min=0)[:, None]
@@ -70,7 +71,7 @@ class _LossAndGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        d_hidden, d_weight, n_counted = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        d_hidden, d_weight, n_counted = ctx.saved_tensors
         scale = grad / n_counted
         return d_hidden * scale.to(d_hidden.dtype), d_weight * scale, None

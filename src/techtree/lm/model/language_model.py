@@ -51,9 +51,7 @@ class LanguageModel(nn.Module):
         """The output matrix: the embedding table, or one of its own."""
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
-    def forward(
-        self, ids: Int[Tensor, "B T"], cache: KVCache | None = None
-    ) -> Float[Tensor, "B T vocab"]:
+    def forward(self, ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T vocab"]:
         """Return the logits of the token after each of ``ids``, in float32.
 
         With a cache, ``ids`` follow the tokens that it holds, and join them.
@@ -61,9 +59,7 @@ class LanguageModel(nn.Module):
         return self.logits(self.hidden(ids, cache))
 
     def hidden(self, ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
-        """Return the last activations, normalized: what `logits` takes. Whoever needs one token's
-        logits saves the vocabulary's product for the others.
-        """
+        """Return the activations that `logits` takes, so that who needs one token's logits pays for one."""
         return self.model(ids, self.dtype, cache)
 
     def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T vocab"]:

@@ -1,7 +1,4 @@
-"""A matrix product with a weight that is kept in full precision.
-
-B batch, T tokens.
-"""
+"""A matrix product with a weight that is kept in full precision."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """``y = x W^T``, computed in the precision of ``x``.
+    """``input W^T``, computed in the precision of ``input``.
 
     A weight in float32 under activations in bfloat16 is rounded for this product only, and its
     gradient comes back in float32: that is all that mixed precision is here.
@@ -18,6 +15,6 @@ class Linear(nn.Linear):
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__(d_in, d_out, bias=False)
 
-    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+    def forward(self, input: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Multiply."""
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(input, self.weight.to(input.dtype))

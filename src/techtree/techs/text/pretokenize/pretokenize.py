@@ -13,8 +13,8 @@ Legend: letter, a character of a Unicode category L* (`unicodedata.category`); n
 whitespace, one of U+0009 to U+000D, U+0020, U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F,
 U+205F, U+3000. (`str.isspace` and `re` count U+001C to U+001F as well; the expression does not.)
 
-Left out: normalization. "é" may be one character or two; both are kept as they came, since code must come back
-byte for byte.
+Left out: normalization. "é" may be one character or two; both are kept as they came, since code must come
+back byte for byte.
 
 Paper: Radford and others (2019), "Language models are unsupervised multitask learners", section 2.2
 """
@@ -65,9 +65,9 @@ def bytes_to_unicode() -> dict[int, str]:
     Returns
     -------
     dict[int, str]
-        A new dictionary, all 256 bytes, in the order of their characters. The bytes of ``!`` to ``~``, ``¡`` to
-        ``¬`` and ``®`` to ``ÿ`` (in Latin-1) stand for themselves; the other 68, in the order of the
-        bytes, for U+0100, U+0101, ... This is also the order in which byte-level tokenizers number the bytes.
+        A new dictionary: all 256 bytes as keys, in the order of their characters. The bytes ``!`` to ``~``,
+        ``¡`` to ``¬`` and ``®`` to ``ÿ`` (in Latin-1) map to themselves; the other 68, in the order of the
+        bytes, to U+0100, U+0101, ... In this order, too, byte-level tokenizers number the bytes.
 
     Examples
     --------
@@ -75,17 +75,13 @@ def bytes_to_unicode() -> dict[int, str]:
     >>> table[65], table[0], table[32], table[10]  # the space is the 33rd of the others, 0 to 32
     ('A', 'Ā', 'Ġ', 'Ċ')
     """
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
 def visible(data: bytes) -> str:
-    """Write bytes as printable characters, one each.
+    r"""Write bytes as printable characters, one each.
 
     Parameters
     ----------
@@ -99,7 +95,7 @@ def visible(data: bytes) -> str:
 
     Examples
     --------
-    >>> visible(" naïve\\n".encode("utf-8"))
+    >>> visible(" naïve\n".encode("utf-8"))
     'ĠnaÃ¯veĊ'
     """
     return "".join([_CHARACTERS[byte] for byte in data])
@@ -128,11 +124,9 @@ def from_visible(text: str) -> bytes:
     >>> from_visible("Ġdef")
     b' def'
     """
-    strangers = set(text) - _BYTES.keys()
+    strangers = sorted(set(text) - _BYTES.keys())
     if strangers:
-        raise ValueError(
-            f"every character must stand for a byte; {sorted(strangers)} do not: use visible() first"
-        )
+        raise ValueError(f"each character must stand for a byte; {strangers} do not: use visible() first")
     return bytes([_BYTES[character] for character in text])
 
 
@@ -143,9 +137,8 @@ _WORD = re.compile(
 )
 """The expression for a text of ASCII characters, whose letters, numbers and whitespace `re` can name."""
 
-_WHITESPACE = frozenset("\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
-    chr(c) for c in range(0x2000, 0x200B)
-}
+_WHITESPACE = {*range(0x2000, 0x200B), 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+"""Beyond ASCII."""
 
 
 class _StandIns(dict[int, str]):
@@ -153,14 +146,14 @@ class _StandIns(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        kind = unicodedata.category(character)[0]
-        if character.isascii():
+        if code < 128:
             stand_in = character
         elif character == "ſ":
             stand_in = "s"
-        elif character in _WHITESPACE:
+        elif code in _WHITESPACE:
             stand_in = "\t"  # not a space: rule 4 takes only U+0020 along
         else:
+            kind = unicodedata.category(character)[0]
             stand_in = {"L": "x", "N": "0"}.get(kind, "!")  # x, because no contraction has an x
         self[code] = stand_in
         return stand_in

@@ -1,0 +1,1 @@
+"""Reading and writing models in the formats that other programs use."""

@@ -1,0 +1,131 @@
+"""What to insert at a cursor: the prompt, the decoding, and the rules for what is shown, in one piece."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from techtree.errors import InputError
+from techtree.lm.infer.fim_prompt import FimText, Order, fim_prompt
+from techtree.lm.infer.generate import Limits, PrefixCache, Progress, StopReason, generate
+from techtree.lm.infer.sampling import SamplingParams
+from techtree.lm.infer.shown_text import Place, Shown, shown_text
+from techtree.lm.infer.text_stream import TextStream
+from techtree.lm.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+ANSWER_SHARE = 1 / 8
+"""Of the context: so much at most does the prompt leave free for the answer. A shorter prompt leaves more."""
+
+Stop = StopReason | Literal["stop_string", "rule", "slow"]
+"""Also: a stop string came; a rule ended the text; the time was up after a whole line."""
+
+
+@dataclass
+class Infilling:
+    """What to insert, and what it took; both grow while tokens come."""
+
+    text: str = ""
+    stop: Stop = "end_of_text"
+    stopping_word: str = ""
+    is_truncated: bool = False
+    """Whether the prompt had to leave something out."""
+    progress: Progress = field(default_factory=Progress)
+
+
+def infill(
+    tokenizer: Tokenizer,
+    cache: PrefixCache,
+    text: FimText,
+    place: Place,
+    limits: Limits,
+    *,
+    sampling: SamplingParams,
+    order: Order = "spm",
+    max_line_s: float | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Infilling:
+    """Generate what stands between a prefix and a suffix.
+
+    Parameters
+    ----------
+    tokenizer
+        The model's own.
+    cache
+        Of the model; it stays from one request to the next.
+    text
+        What the model is to see.
+    place
+        What the rules for the shown text are to see.
+    limits
+        When to stop at the latest.
+    sampling
+        How tokens are chosen.
+    order
+        Of prefix and suffix in the prompt.
+    max_line_s
+        Stop so long after the first token, once there is a whole line.
+    on_text
+        Called with each new piece of text as soon as it is certain.
+
+    Returns
+    -------
+    Infilling
+        Its text is all the pieces together.
+
+    Raises
+    ------
+    InputError
+        When the context is too short for any prompt, or the text is not Unicode.
+    """
+    result = Infilling()
+    tokens = iter(())
+    if limits.max_tokens > 0:
+        n_answer = min(limits.max_tokens, max(1, int(cache.max_len * ANSWER_SHARE)))
+        prompt = fim_prompt(tokenizer, text, cache.max_len - n_answer, order)
+        result.is_truncated = prompt.is_truncated
+        tokens = generate(
+            cache,
+            prompt.ids,
+            limits,
+            sampling=sampling,
+            stop_ids=stop_ids(tokenizer),
+            progress=result.progress,
+        )
+    for shown in _shown(tokens, TextStream(tokenizer), place, result, max_line_s):
+        if on_text and len(shown.text) > len(result.text):
+            on_text(shown.text[len(result.text) :])
+        result.text, result.stopping_word = shown.text, shown.stopping_word
+    return result
+
+
+def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the special tokens that a tokenizer has: none of them belongs into a file."""
+    ids = set()
+    for token in SPECIAL_TOKENS:
+        try:
+            ids.add(tokenizer.special_id(token))
+        except InputError:  # somebody else's tokenizer need not have all
+            continue
+    return frozenset(ids)
+
+
+def _shown(
+    tokens: Iterator[int], stream: TextStream, place: Place, result: Infilling, max_line_s: float | None
+) -> Iterator[Shown]:
+    """Yield what may be shown after each token, and at the end; note in the result why it ends."""
+    line_deadline = None
+    for token in tokens:
+        if line_deadline is None and max_line_s is not None:
+            line_deadline = time.monotonic() + max_line_s
+        stream.push(token)
+        shown = shown_text(stream.text, place)
+        yield shown
+        if shown.is_over or stream.is_broken:
+            result.stop = "stop_string" if shown.stopping_word else "rule"
+            break
+        if line_deadline is not None and "\n" in stream.text and time.monotonic() >= line_deadline:
+            result.stop = "slow"
+            break
+    else:
+        result.stop = result.progress.stop or "end_of_text"
+    yield shown_text(stream.text, place, "complete" if result.stop == "end_of_text" else "cut")

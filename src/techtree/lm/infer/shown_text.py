@@ -1,0 +1,204 @@
+"""Which part of the generated text an editor should insert.
+
+A model that is good at writing the middle is not always good at ending it: it goes on into the next
+function, or writes once more what stands after the cursor anyway. The rules here cut that off. They
+only look at text, so they hold for any model.
+
+`shown_text` is asked again after each token, and never takes back what it has shown: text that might
+still be cut off is held back until the next token decides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Lines = Literal["auto", "single", "multiple"]
+
+_BRACKETS = ("()", "[]", "{}")
+_QUOTES = "\"'"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The cursor's surroundings, as far as they decide where the inserted text must end."""
+
+    prefix: str
+    suffix: str
+    n_indent: int = 0
+    """A new line with less indentation than this is outside the block, and ends the text."""
+    stop: Sequence[str] = ()
+    """Strings that end the text; they are not part of it."""
+    lines: Lines = "auto"
+    """How many lines to insert. "auto" means one when something stands right of the cursor."""
+    line_before: str = field(init=False)
+    """The cursor's line, left of the cursor."""
+    line_after: str = field(init=False)
+    """The cursor's line, right of the cursor."""
+    next_line: str = field(init=False)
+    """The line that will follow the inserted ones, blank ones left out; or an empty string."""
+
+    def __post_init__(self):
+        """Find the lines."""
+        before = self.prefix.rsplit("\n", 1)[-1]
+        after, *below = self.suffix.split("\n")
+        # With only indentation left of the cursor, whole lines are inserted above the cursor's.
+        following = below if before.strip() else [before + after, *below]
+        object.__setattr__(self, "line_before", before)
+        object.__setattr__(self, "line_after", after.rstrip())
+        object.__setattr__(self, "next_line", next((line.rstrip() for line in following if line.strip()), ""))
+
+    @property
+    def is_single_line(self) -> bool:
+        """Whether the text ends at the end of its first line."""
+        return self.lines == "single" or (self.lines == "auto" and bool(self.line_after))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What to insert so far, and whether that is all."""
+
+    text: str
+    is_over: bool = False
+    stopping_word: str = ""
+
+
+def shown_text(raw: str, place: Place, end: Literal["open", "complete", "cut"] = "open") -> Shown:
+    """Return what may be shown of the text that the model has written.
+
+    Parameters
+    ----------
+    raw
+        All that it has written until now.
+    place
+        Where it will stand.
+    end
+        "open" while more may come; "complete" when the model has ended it, "cut" when a limit has.
+
+    Returns
+    -------
+    Shown
+        With `is_over`, no further token can change it.
+    """
+    text, word = _before_stop(raw, place.stop)
+    text = _without_doubled_space(text, place)
+    is_over = bool(word)
+    if end == "open" and not is_over:
+        text = text[: len(text) - _overlap(text, place.stop)]
+    for rule in (_first_line, _inside_block, _before_next_line):
+        cut = rule(text, place)
+        if cut is not None:
+            text, is_over, word = cut, True, ""
+    return Shown(_tail_settled(text, place, "complete" if is_over else end), is_over, word)
+
+
+def _before_stop(text: str, stops: Sequence[str]) -> tuple[str, str]:
+    """Return the text before the earliest stop string, and that string."""
+    found = [(text.find(stop), stop) for stop in stops if stop and stop in text]
+    if not found:
+        return text, ""
+    place, stop = min(found)
+    return text[:place], stop
+
+
+def _overlap(text: str, following: Sequence[str]) -> int:
+    """Return the length of the longest end of a text that one of the strings begins with, but not all of it.
+
+    >>> _overlap("a = b)", [") or"])
+    1
+    """
+    return max(
+        (
+            n
+            for string in following
+            for n in range(1, min(len(text), len(string) - 1) + 1)
+            if text.endswith(string[:n])
+        ),
+        default=0,
+    )
+
+
+def _without_doubled_space(text: str, place: Place) -> str:
+    """Drop blanks at the start when there is one left of the cursor already, after some code."""
+    before = place.line_before
+    return text.lstrip(" ") if before.strip() and before[-1] in " \t" else text
+
+
+def _first_line(text: str, place: Place) -> str | None:
+    """Cut after the first line, when that is all that is wanted.
+
+    With only indentation left of the cursor and code right of it, a line ends in the middle of what is
+    inserted; what is then right of the cursor gets the indentation back.
+    """
+    if not place.is_single_line or "\n" not in text:
+        return None
+    line = text.split("\n", 1)[0]
+    if place.line_after and not place.line_before.strip() and line.strip():
+        return f"{line}\n{place.line_before}"
+    return line
+
+
+def _inside_block(text: str, place: Place) -> str | None:
+    """Cut before the first new line with too little indentation."""
+    start = text.find("\n") + 1
+    while start:
+        newline = text.find("\n", start)
+        line = text[start : newline if newline >= 0 else len(text)]
+        if line.strip() and len(line) - len(line.lstrip(" \t")) < place.n_indent:
+            return text[:start].rstrip()
+        start = newline + 1
+    return None
+
+
+def _before_next_line(text: str, place: Place) -> str | None:
+    """Cut before a line that is the same as the one which follows the inserted text anyway."""
+    if not place.next_line:
+        return None
+    *lines, _ = text.split("\n")
+    for i, line in enumerate(lines):
+        if ("" if i else place.line_before) + line.rstrip() == place.next_line:
+            return "\n".join(lines[:i]).rstrip()
+    return None
+
+
+def _tail_settled(text: str, place: Place, end: Literal["open", "complete", "cut"]) -> str:
+    """Drop from the end of the text what repeats the suffix; while more may come, what might."""
+    head, newline, line = text.rpartition("\n")
+    whole = line if newline else place.line_before + line
+    if place.next_line and line.strip():
+        is_repeated = whole.rstrip() == place.next_line
+        if is_repeated or (end != "complete" and place.next_line.startswith(whole.rstrip())):
+            text = head.rstrip()
+    if end == "open" or not place.line_after:
+        text = text.rstrip()
+    if place.line_after:
+        n_held = _overlap(text, [place.line_after + "\n"])
+        n_dropped = n_held if end == "open" else _repeated(text, place)
+        text = text[: len(text) - n_dropped]
+    if end == "open":
+        text = text.rstrip()
+    return text if text.strip() else ""
+
+
+def _repeated(text: str, place: Place) -> int:
+    """Return how many characters at the end of the text stand right of the cursor already.
+
+    All of the rest of the line, when there is a word in it. Else (brackets and quotes, which may well come
+    twice) as much as balances the line.
+    """
+    after = place.line_after
+    if any(c.isalnum() for c in after) and text.endswith(after):
+        return len(after)
+    repeated = [
+        n
+        for n in range(1, len(after) + 1)
+        if text.endswith(after[:n]) and not any(c.isalnum() or c.isspace() for c in after[:n])
+    ]
+    return min([0, *repeated], key=lambda n: _imbalance(place, text[: len(text) - n]))
+
+
+def _imbalance(place: Place, text: str) -> int:
+    """Return how many brackets would be closed that were not opened, and quotes opened and not closed."""
+    before = place.prefix + text + place.line_after
+    line = place.line_before + text + place.line_after
+    n_closed = sum(max(0, before.count(b[1]) - before.count(b[0])) for b in _BRACKETS)
+    return n_closed + sum(line.count(quote) % 2 for quote in _QUOTES)

@@ -1,0 +1,1 @@
+"""Training: the optimizers, the schedule, the loop that a kill cannot hurt."""

@@ -1,0 +1,186 @@
+"""Oracles: cases that a programmer can judge, and the promise never to take text back."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from techtree.lm.infer.shown_text import Place, shown_text
+
+
+def shown(before, raw, after, end="complete", **options):
+    return shown_text(raw, Place(before, after, **options), end).text
+
+
+@pytest.mark.parametrize(
+    ("before", "raw", "after", "expected"),
+    [
+        # At the end of a line: several lines may come, blanks at the end do not.
+        ("x = ", "1", "\ny = 2\n", "1"),
+        ("x = ", "1\n", "\ny = 2\n", "1"),
+        ("def f(x):\n    ", "y = x\n    return y\n\n", "\n", "y = x\n    return y"),
+        ("def f(x):", "\n    return x\n", "", "\n    return x"),
+        # In the middle of a line: one line only.
+        ("print(", "x)\nfoo(y", ")\n", "x"),
+        ("x = ", "a + ", "b\n", "a + "),
+        # Above a line: whole lines, and the line below keeps its indentation.
+        ("def f(x):\n", "    y = x\n    z", "    return y\n", "    y = x\n"),
+        ("def f(x):\n    ", "y = x\n    z = 1\n", "return y\n", "y = x\n    "),
+        ("def f(x):\n    ", "if x: ", "return y\n", "if x: "),
+        # Nothing to show.
+        ("x = 1", "", "\n", ""),
+        ("x = 1", "  \n  ", "\n", ""),
+        ("x = 1", "\n\n", "", ""),
+        # A blank that is there already.
+        ("x = ", " 1", "\n", "1"),
+        ("def f():\n    ", "    return", "\n", "    return"),
+    ],
+)
+def test_what_is_shown(before, raw, after, expected):
+    assert shown(before, raw, after) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "raw", "after", "expected"),
+    [
+        # The rest of the line once more.
+        ("return ", "max(a, b) + 1", " + 1\n", "max(a, b)"),
+        ("foo(", "a, b)", ")\n", "a, b"),
+        ('print("', 'hello")', '")\n', "hello"),
+        ("x = [", "1, 2]", "]\n", "1, 2"),
+        ("foo(bar(", "x))", "))\n", "x"),
+        ("call(\n    a,\n    b", ".c)", ")\n", ".c"),
+        # Here the same bracket is needed twice.
+        ("foo(bar(", "x)", ")\n", "x)"),
+        ("call(\n    f(b", ")", ")\n", ")"),
+        # A letter that happens to be the same stays.
+        ("for ma", "x in list", "t:\n", "x in list"),
+        # The line below once more.
+        ("def f(x):\n    y = x", "\n    return y", "\n    return y\n", ""),
+        ("def f(x):\n    ", "y = x\n    return y", "\n    return y\n", "y = x"),
+        ("def f(x):\n    ", "return y", "\n    return y\n", ""),
+        ("call(\n    a,", "\n    b,\n)", "\n)\n", "\n    b,"),
+        ("def f(x):\n    ", "y = x\n\n    return y\n\n\ndef g():", "\n\n    return y\n", "y = x"),
+        # The same words at another depth are another line.
+        ("if x:\n    ", "pass\nelse:\n    pass", "\nprint()\n", "pass\nelse:\n    pass"),
+        ("while x:\n    ", "if y:\n        break", "\n    break\n", "if y:\n        break"),
+    ],
+)
+def test_what_follows_is_not_written_twice(before, raw, after, expected):
+    assert shown(before, raw, after) == expected
+
+
+def test_a_line_below_that_a_limit_cut_short_is_dropped():
+    assert shown("def f(x):\n    ", "y = x\n    ret", "\n    return y\n", end="cut") == "y = x"
+    assert shown("def f(x):\n    ", "y = x\n    ret", "\n    return y\n") == "y = x\n    ret"
+
+
+@pytest.mark.parametrize(
+    ("raw", "n_indent", "expected"),
+    [
+        ("x = 1\n    y = 2\nz = 3", 4, "x = 1\n    y = 2"),
+        ("x = 1\n    y = 2\nz = 3", 0, "x = 1\n    y = 2\nz = 3"),
+        ("x = 1\n\n    y = 2\n\n\ndef g", 4, "x = 1\n\n    y = 2"),
+        ("x = 1\n\t\ty = 2\n\tz", 2, "x = 1\n\t\ty = 2"),
+        ("x = 1\n   y", 4, "x = 1"),
+        ("x", 8, "x"),  # the first line has its indentation already
+    ],
+)
+def test_less_indentation_ends_the_text(raw, n_indent, expected):
+    assert shown("", raw, "", n_indent=n_indent) == expected
+    assert shown_text(raw, Place("", "", n_indent=n_indent)).is_over == (expected != raw)
+
+
+def test_stop_strings():
+    place = Place("", "", stop=["\n\n", "STOP", ""])
+    assert shown_text("a STOP b\n\n", place).text == "a"
+    assert shown_text("a STOP b\n\n", place).stopping_word == "STOP"
+    assert shown_text("a\n\nb STOP", place).stopping_word == "\n\n"
+    assert shown_text("a ST", place).text == "a"
+    assert shown_text("a STa", place).text == "a STa"
+    assert not shown_text("a ST", place).is_over
+    assert shown_text("a ST", place, "complete").text == "a ST"
+
+
+def test_how_many_lines():
+    assert shown("x = ", "1\ny = 2", "\n") == "1\ny = 2"
+    assert shown("x = ", "1\ny = 2", "\n", lines="single") == "1"
+    assert shown("f(", "\n    x,\n", ")", lines="multiple") == "\n    x,\n"
+
+
+def test_text_in_doubt_is_held_back():
+    place = Place("def f(x):\n    ", "\n    return y\n")
+    pieces = [
+        "y",
+        "y =",
+        "y = x",
+        "y = x\n",
+        "y = x\n    re",
+        "y = x\n    res",
+        "y = x\n    res = y\n    return y\n",
+    ]
+    assert [shown_text(piece, place).text for piece in pieces] == [
+        "y",
+        "y =",
+        "y = x",
+        "y = x",
+        "y = x",
+        "y = x\n    res",
+        "y = x\n    res = y",
+    ]
+
+
+PARTS = st.sampled_from(
+    [
+        "x",
+        "y",
+        " ",
+        "    ",
+        "\n",
+        "\n\n",
+        "  \n",
+        "return y",
+        "re",
+        "(",
+        ")",
+        "]",
+        '"',
+        "'",
+        ":",
+        "\n    return y",
+        "STOP",
+        "ST",
+        "\t",
+    ]
+)
+TEXTS = st.lists(PARTS, max_size=14).map("".join)
+AROUND = st.lists(PARTS, max_size=6).map("".join)
+
+
+@settings(max_examples=5000)
+@given(
+    AROUND,
+    TEXTS,
+    AROUND,
+    st.integers(0, 4),
+    st.lists(st.sampled_from(["STOP", "\n\n", ")x", "return", " y"]), max_size=2),
+    st.sampled_from(["auto", "single", "multiple"]),
+    st.sampled_from(["complete", "cut"]),
+)
+@example("", "\n    return yx", "\n    return y", 0, [], "auto", "complete")
+def test_nothing_is_ever_taken_back(before, raw, after, n_indent, stop, lines, end):
+    place = Place(before, after, n_indent, tuple(stop), lines)
+    before = ""  # what has been shown
+    for n in range(len(raw) + 1):
+        now = shown_text(raw[:n], place)
+        assert now.text.startswith(before)
+        before = now.text
+        if now.is_over:
+            assert shown_text(raw, place, end) == now
+            return
+    assert shown_text(raw, place, end).text.startswith(before)
+
+
+@given(AROUND, TEXTS, AROUND)
+def test_blank_text_is_no_text(before, raw, after):
+    text = shown(before, raw, after)
+    assert text == "" or text.strip()

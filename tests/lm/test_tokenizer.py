@@ -1,0 +1,268 @@
+"""The tokenizer against the library's own encoder, against transformers, and on its promises."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers
+
+from techtree.errors import InputError
+from techtree.lm.tokenizer import (
+    END_OF_TEXT,
+    FIM_MIDDLE,
+    FIM_PREFIX,
+    FIM_SUFFIX,
+    MIN_VOCAB_SIZE,
+    SPECIAL_TOKENS,
+    Tokenizer,
+)
+
+TEXTS = [Path(module.__file__).read_text(encoding="utf-8") for module in (contextlib, json, io, subprocess)]
+VOCAB_SIZE = 700
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
+ASCII = st.text(st.characters(max_codepoint=127))
+CODE_LIKE = st.lists(
+    st.sampled_from(["def", " ", "  ", "\n", "\r\n", "\t", "x", "'s", "12", "_", "->", "é", "\x1c", "\x85"])
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXTS, VOCAB_SIZE)
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library(folder) -> tokenizers.Tokenizer:
+    """The library's reading of the file that we write; it leaves special tokens in text alone."""
+    library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.encode_special_tokens = True
+    return library
+
+
+# ---- the vocabulary
+
+
+def test_special_tokens_come_first(tokenizer):
+    assert [tokenizer.special_id(token) for token in SPECIAL_TOKENS] == list(range(5))
+    ids = tokenizer.end_of_text_id, tokenizer.fim_prefix_id, tokenizer.fim_middle_id, tokenizer.fim_suffix_id
+    assert ids == (0, 1, 2, 3)
+    assert tokenizer.file_sep_id == 4
+
+
+def test_every_byte_is_a_token(tokenizer):
+    tokens = {tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)}
+    assert {bytes([byte]) for byte in range(256)} <= tokens
+
+
+def test_vocabulary_has_the_size_asked_for(tokenizer):
+    assert tokenizer.vocab_size == VOCAB_SIZE
+
+
+def test_short_texts_give_a_smaller_vocabulary():
+    tokenizer = Tokenizer.train(["ab ab ab"], 5000)
+    assert MIN_VOCAB_SIZE < tokenizer.vocab_size < MIN_VOCAB_SIZE + 5
+    assert tokenizer.decode(tokenizer.encode("unseen ✓")) == "unseen ✓"
+
+
+def test_every_digit_is_a_token_of_its_own(tokenizer):
+    assert len(tokenizer.encode("1234567")) == 7
+
+
+def test_training_is_deterministic(tokenizer):
+    code = (
+        "import contextlib, io, json, subprocess\nfrom pathlib import Path\n"
+        "from techtree.lm.tokenizer import Tokenizer\n"
+        "texts = [Path(m.__file__).read_text(encoding='utf-8') for m in (contextlib, json, io, subprocess)]\n"
+        f"print(Tokenizer.train(texts, {VOCAB_SIZE}).to_json(), end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode("utf-8").replace("\r\n", "\n") == tokenizer.to_json()
+
+
+# ---- encoding
+
+
+@settings(deadline=None)
+@given(UNICODE | ASCII | CODE_LIKE.map("".join))
+@example("\r\n\t tab \r lone return \x00 \x7f\x80 \u2028 🙂👩‍💻 e\u0301 \ufeff")
+@example("")
+def test_round_trip(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode_bytes(ids) == text.encode("utf-8")
+
+
+@settings(deadline=None, max_examples=300)
+@given(UNICODE | ASCII | CODE_LIKE.map("".join))
+def test_fast_path_equals_the_library(tokenizer, library, text):
+    assert tokenizer.encode(text) == library.encode(text).ids
+
+
+def test_fast_path_equals_the_library_on_code(tokenizer, library):
+    unseen = [Path(module.__file__).read_text(encoding="utf-8") for module in (pytest, np)] + TEXTS
+    assert all(text.isascii() for text in TEXTS)
+    assert tokenizer.encode_batch(unseen) == [library.encode(text).ids for text in unseen]
+
+
+@pytest.mark.parametrize(
+    "text", [*SPECIAL_TOKENS, f"x = '{END_OF_TEXT}'", f"é{FIM_MIDDLE}é", f"{FIM_PREFIX} a"]
+)
+def test_text_never_gives_a_special_token(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert min(ids) >= len(SPECIAL_TOKENS)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_batch([text]) == [ids]
+
+
+def test_special_tokens_are_parsed_on_request(tokenizer):
+    ids = tokenizer.encode(f"{FIM_PREFIX}a{FIM_SUFFIX}b{FIM_MIDDLE}", parse_special=True)
+    assert ids == [1, *tokenizer.encode("a"), 3, *tokenizer.encode("b"), 2]
+    assert tokenizer.decode(ids) == f"{FIM_PREFIX}a{FIM_SUFFIX}b{FIM_MIDDLE}"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcffb"])
+@pytest.mark.parametrize("parse_special", [False, True])
+def test_half_a_surrogate_pair_is_refused(tokenizer, text, parse_special):
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        tokenizer.encode(text, parse_special=parse_special)
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        Tokenizer.train([text], 300)
+
+
+# ---- decoding
+
+
+def test_part_of_a_character_is_replaced_in_text_and_exact_in_bytes(tokenizer):
+    ids = tokenizer.encode("é✓")
+    assert tokenizer.decode(ids[:-1]).endswith("\ufffd")
+    pieces = [tokenizer.decode_bytes([i]) for i in ids]
+    assert b"".join(pieces).decode() == "é✓"
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, iter])
+def test_ids_may_come_in_any_iterable(tokenizer, kind):
+    assert tokenizer.decode(kind(tokenizer.encode("def f"))) == "def f"
+
+
+@pytest.mark.parametrize("wrong", [VOCAB_SIZE, -1])
+def test_unknown_ids_are_refused(tokenizer, wrong):
+    with pytest.raises(InputError, match=rf"vocabulary of {VOCAB_SIZE}; got {wrong}"):
+        tokenizer.decode([5, wrong])
+
+
+# ---- files
+
+
+def test_loaded_equals_saved(tokenizer, folder):
+    loaded = Tokenizer.load(folder)
+    assert loaded.to_json() == tokenizer.to_json()
+    assert [loaded.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
+
+
+@pytest.mark.parametrize("with_model_config", [False, True])
+def test_transformers_reads_the_folder_alike(tokenizer, folder, tmp_path, with_model_config):
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path)
+    if with_model_config:  # which makes transformers look for the tokenizer class of that architecture
+        (tmp_path / "config.json").write_text(
+            '{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}'
+        )
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    texts = [*TEXTS, "naïve ✓ e\u0301 \r\n\t x", f"{FIM_PREFIX}a {FIM_SUFFIX} b{FIM_MIDDLE}", " lead", "1234"]
+    for text in texts:
+        ids = tokenizer.encode(text, parse_special=True)
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids) == text
+    assert theirs.eos_token_id == theirs.pad_token_id == tokenizer.end_of_text_id
+    assert len(theirs) == tokenizer.vocab_size
+
+
+def test_missing_file_is_one_clear_error(tmp_path):
+    with pytest.raises(InputError, match=r"must hold a tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"{bad", b"[1]", b'{"model":{}}', b"\xff\xfe", b'{"version":"1.0"']
+)
+def test_damaged_file_is_one_clear_error(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+
+
+def test_half_a_file_is_one_clear_error(folder, tmp_path):
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    with pytest.raises(InputError, match="is damaged"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("model", [models.WordLevel({"a": 0}, "a"), models.BPE({"a": 0}, [])])
+def test_other_kinds_of_tokenizer_are_refused(tmp_path, model):
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="must be byte-level BPE; got"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("vocab_size", [0, MIN_VOCAB_SIZE - 1])
+def test_vocabulary_without_room_for_the_bytes_is_refused(vocab_size):
+    with pytest.raises(InputError, match=f"got {vocab_size}: use 261 or more"):
+        Tokenizer.train(["text"], vocab_size)
+
+
+# ---- tokenizers of others
+
+
+def _as_qwen(spec: dict) -> dict:
+    """Return our tokenizer with Qwen2.5-Coder's names: behind the vocabulary, not marked as special."""
+    vocab = {token: i - 5 for token, i in spec["model"]["vocab"].items() if i >= 5}
+    names = [END_OF_TEXT, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
+    added = [
+        spec["added_tokens"][0] | {"id": len(vocab) + i, "content": name, "special": i == 0}
+        for i, name in enumerate(names)
+    ]
+    model = spec["model"] | {"vocab": vocab}
+    return spec | {"model": model, "added_tokens": added, "normalizer": {"type": "NFC"}}
+
+
+def test_qwens_names_are_understood_and_never_parsed_from_text(tokenizer):
+    foreign = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(_as_qwen(json.loads(tokenizer.to_json())))))
+    n = VOCAB_SIZE - 5
+    assert foreign.vocab_size == n + 4
+    assert (foreign.end_of_text_id, foreign.fim_prefix_id, foreign.fim_suffix_id) == (n, n + 1, n + 3)
+    for text in ("a<|fim_prefix|>b", "é<|fim_prefix|>é"):
+        assert max(foreign.encode(text)) < n
+        assert foreign.decode(foreign.encode(text)) == text
+        assert n + 1 in foreign.encode(text, parse_special=True)
+    assert foreign.encode(TEXTS[0]) == [i - 5 for i in tokenizer.encode(TEXTS[0])]
+    with pytest.raises(InputError, match="no special token '<file_sep>'"):
+        foreign.file_sep_id  # noqa: B018
+
+
+def test_another_pattern_takes_the_library_path(tokenizer):
+    spec = json.loads(tokenizer.to_json())
+    gpt2 = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    gpt2.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    text = "x = 1234  # it's"
+    assert Tokenizer(gpt2).encode(text) == gpt2.encode(text).ids
+
+
+def test_unknown_special_token_gets_a_hint(tokenizer):
+    with pytest.raises(InputError, match="did you mean <fim_prefix>"):
+        tokenizer.special_id("<fim_prefx>")
