@@ -35,9 +35,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Build, with a display that fits where the output goes."""
-    from techtree.cli.build_display import open_display
-    from techtree.lm.build.pipeline import BuildConfig, build
-    from techtree.lm.build.report import REPORT
+    from techtree.lm.build.config import REPORT, BuildConfig
     from techtree.lm.data.corpus import standard_library
 
     folder = config.out or Path("runs") / f"{config.minutes:g}min"
@@ -52,6 +50,9 @@ def run(config: Config) -> int:
     if (folder / REPORT).exists():
         print(f"{folder} holds a finished run: read {folder / 'report.md'}, or choose another --out")
         return 0
+    from techtree.cli.build_display import open_display
+    from techtree.lm.build.pipeline import build
+
     try:
         with open_display(sys.stdout) as display:
             report = build(build_config, display)

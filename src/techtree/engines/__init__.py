@@ -1,0 +1,1 @@
+"""One small protocol for whatever completes code, and the engines that speak it."""

@@ -1,0 +1,1 @@
+"""An engine behind HTTP, for editors on this machine."""

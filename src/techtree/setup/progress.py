@@ -90,7 +90,7 @@ class Progress:
 
     def _follow(self, command: Sequence[str], lines: list[str], log: IO[bytes]) -> int:
         # PIP_USER: a user's setting to install outside of virtual environments would make pip fail.
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command,
             cwd=self.root,
             env={**os.environ, "PIP_USER": "0"},
@@ -98,20 +98,19 @@ class Progress:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=() if os.name == "nt" else (self.lock.fileno(),),
-        )
-        assert process.stdout is not None
-        reader = threading.Thread(target=self._read, args=(process.stdout, lines, log))
-        reader.start()
-        try:
-            while reader.is_alive():
-                reader.join(TERMINAL_INTERVAL_S)
-                self._show()
-                self._advise()
-        finally:
-            if process.poll() is None and reader.is_alive():
+        ) as process:
+            reader = threading.Thread(target=self._read, args=(process.stdout, lines, log))
+            reader.start()
+            try:
+                while reader.is_alive():
+                    reader.join(TERMINAL_INTERVAL_S)
+                    self._show()
+                    self._advise()
+            except BaseException:
                 process.kill()
-            process.wait()
-            reader.join()
+                raise
+            finally:
+                reader.join()
         return process.returncode
 
     def _read(self, stream: IO[bytes], lines: list[str], log: IO[bytes]) -> None:

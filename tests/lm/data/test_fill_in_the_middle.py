@@ -67,12 +67,12 @@ def test_block_of_a_function_ends_with_it():
 
 def test_kinds_of_cuts_come_as_often_as_documented():
     rng = np.random.default_rng(0)
-    n = 2000
-    cuts = [cut(CODE, rng) for _ in range(n)]
+    n = 1000
+    cuts = [cut(CODE[:500], rng) for _ in range(n)]
     within_line = sum("\n" not in parts.middle for parts in cuts) / n
     # Half are parts of lines; of the 30 % blocks, those of one line that begin after the indentation
     # count too: between none and half of them. Random cuts of this text rarely fall into one line.
-    assert 0.5 - 0.035 < within_line < 0.5 + 0.15 + 0.035  # three standard errors
+    assert 0.5 - 0.05 < within_line < 0.5 + 0.15 + 0.05  # three standard errors
     empty = sum(not parts.middle for parts in cuts) / n
     assert 0.005 < empty < 0.1  # there is not always something to add
 

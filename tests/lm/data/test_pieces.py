@@ -55,6 +55,8 @@ def test_plain_pieces_follow_on_each_other(tiny_tokenizer):
 
 def test_examples_hold_each_documents_text_once(documents, tiny_tokenizer):
     for document in documents:
+        if not document.text.isascii():
+            continue  # see test_characters_of_several_bytes_are_never_torn
         c = cutter(tiny_tokenizer, fim_rate=1)
         pieces = list(c.pieces(c.encode([document], float("inf")), None))
         texts = ["".join(example_texts(piece, tiny_tokenizer)) for piece in pieces]

@@ -156,7 +156,7 @@ TEXTS = st.lists(PARTS, max_size=14).map("".join)
 AROUND = st.lists(PARTS, max_size=6).map("".join)
 
 
-@settings(max_examples=5000)
+@settings(max_examples=300)
 @given(
     AROUND,
     TEXTS,

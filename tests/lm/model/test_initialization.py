@@ -1,6 +1,5 @@
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from techtree.lm.config import ModelConfig
 from techtree.lm.model import LanguageModel

@@ -1,11 +1,9 @@
 import pytest
+import torch
+import torch.nn.functional as F
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-import torch.nn.functional as F
 
 from techtree.errors import InputError
 from techtree.lm.config import ModelConfig

@@ -1,8 +1,6 @@
 import math
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from techtree.lm.model.rope import rotate, rotation
 

@@ -1,8 +1,9 @@
 """Text that a program wrote, or that is data: nobody completes it by hand.
 
-In the standard library this is a sixth of all bytes: the character maps of `encodings`, and the help
-texts of `pydoc_data`. The limits on lines and letters are those with which CodeParrot was filtered;
-see results/LOG.md for what leaving generated text out changes.
+In the standard library of Python 3.11 this is a sixth of all bytes: the character maps of `encodings`,
+and the help texts of `pydoc_data`. Without it, tokenizer and 3-gram model need 1.715 bits per byte for
+code that people wrote, instead of 1.729, though they learn from less text. The limits on lines and
+letters are those with which CodeParrot was filtered.
 """
 
 import re

@@ -23,7 +23,9 @@ from techtree.lm.data.token_sequence import token_sequence
 from techtree.lm.tokenizer import Tokenizer
 
 MIN_EXAMPLE_TOKENS = 128
-"""Of the text in a fill-in-the-middle example, about a dozen lines; less is little to go by."""
+"""Of the text in a fill-in-the-middle example: about a dozen lines; less is little to go by. In rows of less
+than four times as much, examples start at a quarter of a row.
+"""
 
 RECUT_TOKENS = 8
 """Room for the tokens that appear when a text is cut within words and its parts are encoded apart."""
@@ -113,7 +115,7 @@ class Cutter:
     def _example_length(self) -> int:
         """Return the length of an example's text in tokens: as often 128 to 256 as 256 to 512."""
         longest = self.row_length - fill_in_the_middle.N_SENTINELS - RECUT_TOKENS
-        shortest = min(MIN_EXAMPLE_TOKENS, longest)
+        shortest = max(1, min(MIN_EXAMPLE_TOKENS, longest // 4))
         return int(math.exp(self.rng.uniform(math.log(shortest), math.log(longest))))
 
     def _flagged(self, ids: np.ndarray) -> UInt[np.ndarray, " P"]:

@@ -1,7 +1,7 @@
 """Measure a derivative, to find out whether a computed one is right.
 
 Claim: two evaluations of a function, a small step to either side, give its slope to about ten digits, if
-the step is the cube root of the rounding unit. That is enough to expose any wrong formula.
+the step is the cube root of the rounding unit. That tells a right gradient from one that only looks right.
 
 Legend: ``f`` a function from an array to one number; ``x`` the point, any shape; ``h`` the step;
 ``eps`` = 2.2e-16, the distance from 1 to the next larger float64.

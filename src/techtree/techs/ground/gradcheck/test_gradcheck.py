@@ -1,4 +1,4 @@
-"""Oracles: derivatives worked out by hand, functions whose differences are exact, the points f is called with."""
+"""Oracles: derivatives worked out by hand, functions whose differences are exact, the points that f gets."""
 
 import math
 
@@ -215,12 +215,21 @@ def test_the_directional_derivative_in_two_calls(impl):
     assert np.abs(np.array(points).sum(axis=0) - 2 * x).max() < 1e-9
 
 
-def test_the_entry_with_the_tightest_step_decides(impl):
-    """The step allows the last entry, a thousand times as fast, no more than the first of 1e6 may move."""
-    x, direction = np.array([1e6, 0.5]), np.array([1.0, 1000.0])
+@pytest.mark.parametrize(
+    ("x", "direction", "moved"),
+    [
+        ([1e6, 0.5], [1.0, 1000.0], [STEP / 1000, STEP]),
+        ([1e3, -1e6], [1.0, 500.0], [STEP * 1e3, STEP * 5e5]),
+        ([1e3, -1e6], [1.0, -2000.0], [STEP * 500, STEP * 1e6]),
+        ([0.5, 0.0], [1.0, -4.0], [STEP / 4, STEP]),
+    ],
+)
+def test_the_entry_with_the_tightest_step_decides(impl, x, direction, moved):
     f, points = recorder(lambda v: 0.0)
-    impl.directional_derivative(f, x, direction)
-    assert np.abs(np.array(points)[:, 1] - 0.5) == pytest.approx([STEP, STEP], rel=1e-6)
+    impl.directional_derivative(f, np.array(x), np.array(direction))
+    for point in points:
+        slack = 1e-6 * np.array(moved) + np.spacing(np.abs(x))  # x + h is a rounded number, too
+        assert (np.abs(np.abs(point - x) - moved) <= slack).all()
 
 
 def test_the_step_along_a_direction(impl):
@@ -302,6 +311,9 @@ def test_the_tolerance_decides(impl):
     error = impl.check_gradient(np.sum, np.array([1.0, 1.01]), x, tolerance=0.01)
     assert error == pytest.approx(0.01 / 1.01, rel=1e-6)
     assert impl.check_gradient(np.sum, np.array([1.0, 1.01]), x, 0.01) == error
+    # The larger of the two sides is what it is measured against, and the worst entry is what comes back.
+    error = impl.check_gradient(np.sum, np.array([0.5, 1.01]), x, tolerance=0.6)
+    assert error == pytest.approx(0.5, rel=1e-6)
     with pytest.raises(AssertionError):
         impl.check_gradient(np.sum, np.array([1.0, 1.01]), x, tolerance=0.0098)
     # The default: 2e-5 is too much, 5e-6 is not.

@@ -159,8 +159,9 @@ def test_length_0_broadcasts_with_1_and_with_itself(impl):
 
 
 def test_broadcasting_is_that_of_numpy(impl):
-    shapes = [shape for n in range(4) for shape in itertools.product((1, 2, 3), repeat=n)]
-    for a, b in itertools.product(shapes, shapes):
+    few = [shape for n in range(3) for shape in itertools.product((0, 1, 2, 4), repeat=n)]
+    more = [(), (3,), (3, 1), (1, 3), *itertools.product((1, 2, 3), repeat=3)]
+    for a, b in [*itertools.product(few, few), *itertools.product(more, more)]:
         try:
             expected = np.broadcast_shapes(a, b)
         except ValueError:
@@ -244,11 +245,11 @@ def test_dtypes_by_hand(impl):
 
 
 def test_dtypes_are_those_of_numpy(impl):
-    """Up to three operands of every sort, in every order. `np.result_type` follows the rules of NumPy 2."""
-    strong = [np.ones(2, dtype) for dtype in (bool, np.int64, np.float16, np.float32, np.float64)]
-    strong += [np.float64(0.1), np.float32(1), np.float16(1), np.int64(1), np.bool_(True), np.array(1.0)]
-    operands = [*strong, False, 1, 2**40, 0.1, 1e300]
-    for n in (1, 2, 3):
+    """Up to three operands, in every order. `np.result_type` follows the rules of NumPy 2."""
+    arrays = [np.ones(2, dtype) for dtype in (bool, np.int64, np.float16, np.float32, np.float64)]
+    few = [*arrays, np.float64(0.1), False, 1, 0.1]
+    more = [*few, np.float32(1), np.float16(1), np.int64(1), np.bool_(True), np.array(1.0), 2**40, 1e300]
+    for operands, n in [(more, 1), (more, 2), (few, 3)]:
         for chosen in itertools.product(operands, repeat=n):
             got = impl.result_dtype(*chosen)
             assert got == np.result_type(*chosen), chosen

@@ -115,6 +115,9 @@ def claim(numbers: dict) -> None:
     at_4096 = numbers["sizes"].index(4096)
     assert ours["distinct"][-1] < 0.6 * space["distinct"][-1]
     assert fine["distinct"][-1] < ours["distinct"][-1]
+    assert space["distinct"][-1] > 1.6 * np.interp(
+        numbers["characters"] / 2, space["read"], space["distinct"]
+    )
     assert lines["share_seen_once"] > 0.8
     assert lines["covered"][at_4096] < 0.15
     assert space["covered"][at_4096] < ours["covered"][at_4096] - 0.2

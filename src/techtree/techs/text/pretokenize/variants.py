@@ -144,7 +144,7 @@ MISTAKES = {
         "bytes_to_unicode": _soft_hyphen_is_printable
     },
     "bytes_to_unicode takes DEL, byte 127, for printable": {"bytes_to_unicode": _delete_is_printable},
-    "bytes_to_unicode adds 256 to the byte instead of counting the others": {"bytes_to_unicode": _moved_by_256},
+    "bytes_to_unicode adds 256 to each byte instead of counting the 68": {"bytes_to_unicode": _moved_by_256},
     "bytes_to_unicode maps every byte to itself": {"bytes_to_unicode": _all_to_themselves},
     "bytes_to_unicode is in the order of the bytes": {"bytes_to_unicode": _in_the_order_of_the_bytes},
     "bytes_to_unicode is the way back": {"bytes_to_unicode": _keyed_by_character},

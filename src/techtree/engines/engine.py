@@ -1,0 +1,113 @@
+"""What an engine is: it gets the text around a cursor and returns what to insert there.
+
+`serve` and the command line know this module only; they never see a model. An engine may be called from
+many threads at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+StopReason = Literal[
+    "end_of_text", "stop_string", "rule", "max_tokens", "context", "slow", "deadline", "cancelled"
+]
+"""Why a text ended: the model said so; a stop string came; it ran into what follows the cursor; one of
+the limits (tokens, the model's context, `max_line_ms`, `timeout_s`); somebody cancelled, or a newer
+request of the same slot came."""
+
+
+class EngineBusyError(Exception):
+    """So many requests are waiting already that one more makes no sense."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some text from elsewhere in the project, and the file that it is from."""
+
+    filename: str
+    text: str
+
+
+@dataclass(frozen=True)
+class InfillRequest:
+    """The question what stands between a prefix and a suffix."""
+
+    prefix: str
+    suffix: str = ""
+    extra: tuple[Chunk, ...] = ()
+    """Text from other places, the most useful last."""
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    """Strings that end the text."""
+    n_indent: int = 0
+    """A new line with less indentation ends the text."""
+    temperature: float = 0.0
+    """0 is greedy: the same question gets the same answer."""
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    max_line_ms: float | None = None
+    """Stop so long after the first token, once there is a whole line."""
+    timeout_s: float = 30.0
+    """Stop so long after the request came to the engine, whatever there is."""
+    slot: int | None = None
+    """Who asks. A newer question of the same asker makes the older one void; without a slot, each counts."""
+
+
+@dataclass(frozen=True)
+class InfillResult:
+    """The answer, and what it took."""
+
+    text: str
+    stop: StopReason
+    stopping_word: str = ""
+    is_truncated: bool = False
+    """Whether something of the request did not fit into the model's context."""
+    n_prompt: int = 0
+    """Tokens of the prompt."""
+    n_reused: int = 0
+    """Those of them that an earlier request had left in the cache."""
+    prompt_ms: float = 0.0
+    n_predicted: int = 0
+    predicted_ms: float = 0.0
+
+
+class Engine(Protocol):
+    """Something that fills in."""
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The number of tokens that the model sees at once."""
+        ...
+
+    def infill(
+        self,
+        request: InfillRequest,
+        cancelled: Callable[[], bool] = ...,
+        on_text: Callable[[str], None] | None = None,
+    ) -> InfillResult:
+        """Answer a question; this blocks until the answer is there.
+
+        Parameters
+        ----------
+        request
+            The question.
+        cancelled
+            Asked often, while waiting and before every token; True ends it with what there is.
+        on_text
+            Called, on the same thread, with each new piece of text as soon as it is certain.
+
+        Raises
+        ------
+        InputError
+            When the request makes no sense, or not for this model.
+        EngineBusyError
+            When too many requests are waiting.
+        """
+        ...

@@ -1,0 +1,114 @@
+"""The engine of the product: a trained model in PyTorch."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.turns import Turns
+from techtree.lm.formats.huggingface import load_pretrained
+from techtree.lm.infer import fim_prompt
+from techtree.lm.infer.generate import Limits, PrefixCache, never
+from techtree.lm.infer.infill import infill
+from techtree.lm.infer.sampling import SamplingParams
+from techtree.lm.infer.shown_text import Place
+from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.tokenizer import Tokenizer
+
+MAX_CONTEXT_LENGTH = 2048
+"""Of a model that could see more: on a CPU, reading it would take longer than anybody waits."""
+
+MAX_WAITING = 2
+"""Requests that wait while one is answered."""
+
+
+class TorchEngine:
+    """A model and its cache. One request decodes at a time.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    tokenizer
+        Its own.
+    name
+        What to call it.
+    order
+        Of prefix and suffix in its prompts.
+    """
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, name: str, order: fim_prompt.Order = "spm"
+    ):
+        self.name = name
+        self.context_length = min(model.config.max_seq_len, MAX_CONTEXT_LENGTH)
+        self._tokenizer = tokenizer
+        self._cache = PrefixCache(model, self.context_length)
+        self._order: fim_prompt.Order = order
+        self._turns = Turns(MAX_WAITING)
+
+    @classmethod
+    def load(cls, folder: Path) -> "TorchEngine":
+        """Load the model in a folder.
+
+        Raises
+        ------
+        InputError
+            When the folder holds no model, or a damaged one.
+        """
+        model, tokenizer = load_pretrained(folder)
+        return cls(model.eval(), tokenizer, model_name(folder))
+
+    def infill(
+        self,
+        request: InfillRequest,
+        cancelled: Callable[[], bool] = never,
+        on_text: Callable[[str], None] | None = None,
+    ) -> InfillResult:
+        """Answer a question, when its turn has come; see `Engine.infill`."""
+        deadline = time.monotonic() + request.timeout_s
+        sampling = SamplingParams(
+            request.temperature, request.top_k, request.top_p, request.min_p, request.seed
+        )
+        with self._turns.take(request.slot, cancelled, deadline) as turn:
+            if turn is None:
+                return InfillResult("", "deadline" if time.monotonic() >= deadline else "cancelled")
+            done = infill(
+                self._tokenizer,
+                self._cache,
+                _text(request),
+                Place(request.prefix, request.suffix, request.n_indent, request.stop),
+                Limits(request.max_tokens, deadline, turn.is_void),
+                sampling=sampling,
+                order=self._order,
+                max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
+                on_text=on_text,
+            )
+        return InfillResult(
+            text=done.text,
+            stop=done.stop,
+            stopping_word=done.stopping_word,
+            is_truncated=done.is_truncated,
+            n_prompt=done.progress.n_prompt,
+            n_reused=done.progress.n_reused,
+            prompt_ms=1000 * done.progress.prompt_s,
+            n_predicted=done.progress.n_predicted,
+            predicted_ms=1000 * done.progress.predicted_s,
+        )
+
+
+def model_name(folder: Path) -> str:
+    """Return the name of the model in a folder: that of its run, for ``runs/NAME/model``.
+
+    >>> model_name(Path("runs/first/model"))
+    'first'
+    >>> model_name(Path("models/small"))
+    'small'
+    """
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def _text(request: InfillRequest) -> fim_prompt.FimText:
+    extra = tuple(fim_prompt.Chunk(chunk.filename, chunk.text) for chunk in request.extra)
+    return fim_prompt.FimText(request.prefix, request.suffix, extra)
