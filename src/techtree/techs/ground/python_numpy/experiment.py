@@ -1,4 +1,4 @@
-"""Which operations allocate memory, and how much memory must be fetched to read entries that lie apart?"""
+"""Count the bytes that operations allocate, and those fetched from memory to read entries that lie apart."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -39,8 +39,8 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
     Returns
     -------
     dict
-        Bytes for each entry of x, by operation; bytes fetched for each byte read, by step and entry size; the same
-        for a row and a column of a matrix; and whether our rules find the strides and dtypes that NumPy uses.
+        Bytes for each entry of x, by operation; bytes fetched for each byte read, by step and entry size; the
+        same for a row and a column of a matrix; the strides and dtypes by our rules beside NumPy's.
     """
     n = max(256, 8 * round(256 * scale))
     x = np.ones((n, n), dtype=np.float32)
@@ -110,7 +110,7 @@ def plot(numbers: dict):
 
 
 def claim(numbers: dict) -> None:
-    """README.md: views cost nothing, copies 2, 4 or 8 bytes an entry; traffic grows with the step up to a limit."""
+    """README.md: views are free, copies cost 2, 4 or 8 bytes an entry; traffic grows with the step, to a limit."""
     sizes = numbers["bytes_per_entry"]
     assert all(sizes[name] * numbers["n"] ** 2 < 1000 for name in VIEWS)
     expected = dict(zip(COPIES, (2, 2, 4, 4, 8), strict=True))

@@ -2,11 +2,11 @@
 
 Claim: slicing, transposing and broadcasting copy nothing. They change the rule and leave the bytes alone.
 
-Idea: entry (i, j) of an array begins at byte ``offset + i * strides[0] + j * strides[1]`` of its buffer. A transpose
-exchanges strides, a step multiplies one, a reversal negates one; along an axis with stride 0 the array repeats.
+Idea: entry (i, j) of an array begins at byte ``offset + i * strides[0] + j * strides[1]`` of its buffer. A
+transpose exchanges strides, a step multiplies one, a reversal negates one; stride 0 repeats the array.
 
-Legend: ``shape`` the length of each axis; ``strides`` how many bytes apart two neighbours along each axis lie;
-``offset`` the byte at which the first entry begins. Shapes and strides are tuples of int.
+Legend: ``shape`` the length of each axis; ``strides`` how many bytes apart two neighbours along each axis
+lie; ``offset`` the byte at which the first entry begins. Shapes and strides are tuples of int.
 
 Left out: indexing with lists and masks. It copies, because no strides fit an arbitrary choice of entries.
 
@@ -46,8 +46,8 @@ def slice_view(
     shape, strides, offset
         Of the array. It is computed with, not built: it may be larger than the memory.
     index
-        Integers and slices, with the meaning they have for a list: one for each of the first axes; the other axes
-        are kept whole.
+        Integers and slices, with the meaning they have for a list: one for each of the first axes; the other
+        axes are kept whole.
 
     Returns
     -------
@@ -58,8 +58,8 @@ def slice_view(
     Raises
     ------
     IndexError
-        When there are more indices than axes, or an integer lies outside its axis; then the message says which
-        axis, as in ``axis 1``.
+        When there are more indices than axes, or an integer lies outside its axis; then the message says
+        which axis, as in ``axis 1``.
 
     Examples
     --------
@@ -84,13 +84,14 @@ def slice_view(
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of the result when arrays of these shapes are added.
 
-    Shapes are aligned at their last axes; a missing axis counts as length 1. Along each axis, all lengths other than
-    1 must agree. They are the result's length, also if that is 0.
+    Shapes are aligned at their last axes; a missing axis counts as length 1. Along each axis, all lengths
+    other than 1 must agree. They are the result's length, also if that is 0.
 
     Raises
     ------
     ValueError
-        When lengths disagree. The message gives them and the axis, counted from the end: ``axis -1`` is the last.
+        When lengths disagree. The message gives them and the axis, counted from the end: ``axis -1`` is the
+        last.
 
     Examples
     --------
@@ -141,16 +142,16 @@ def result_dtype(*operands: np.ndarray | np.generic | bool | int | float) -> np.
     ----------
     operands
         At least one. *Strong* are those with a dtype: arrays, also without axes, and NumPy's scalars such as
-        ``np.float32(3)``, of dtype bool, int64, float16, float32 or float64. *Weak* are Python's own bool, int and
-        float. (``np.float64`` is a subclass of ``float``, and yet strong.)
+        ``np.float32(3)``, of dtype bool, int64, float16, float32 or float64. *Weak* are Python's own bool, int
+        and float. (``np.float64`` is a subclass of ``float``, and yet strong.)
 
     Returns
     -------
     np.dtype
-        The kinds are bool < integer < float. If a weak operand is of a higher kind than every strong one, or all
-        are weak: bool, int64 or float64, after the highest kind. Otherwise the strong ones decide: int64 with any
-        float makes float64, since the narrower ones cannot count that far; else the widest dtype
-        of their highest kind. Values never matter.
+        The kinds are bool < integer < float. If a weak operand is of a higher kind than every strong one, or
+        all are weak: bool, int64 or float64, after the highest kind. Otherwise the strong ones decide: int64
+        with any float makes float64, since narrower ones cannot count that far; else the widest dtype of their
+        highest kind. Values never matter.
 
     Examples
     --------

@@ -65,7 +65,9 @@ MISTAKES = {
     "c_strides gives each axis the length of the next axis alone, not the product of all behind it": [
         ("math.prod(shape[axis + 1 :])", "math.prod(shape[axis + 1 : axis + 2])")
     ],
-    "slice_view forgets the offset that the array has already": [("    kept = []\n", "    kept, offset = [], 0\n")],
+    "slice_view forgets the offset that the array has already": [
+        ("    kept = []\n", "    kept, offset = [], 0\n")
+    ],
     "slice_view does not move the offset to where a slice starts": [
         (_OFFSET, "offset += stride * (0 if isinstance(positions, range) else positions)")
     ],
@@ -78,7 +80,7 @@ MISTAKES = {
     "slice_view moves the offset by the stride after it was multiplied by the step": [
         (
             _OFFSET,
-            "offset += stride * (positions.start * positions.step if isinstance(positions, range) else positions)",
+            _OFFSET.replace("positions.start if", "positions.start * positions.step if"),
         )
     ],
     "slice_view keeps the stride when the slice has a step": [
@@ -96,7 +98,8 @@ MISTAKES = {
     "slice_view leaves an axis of length 1 where the index was an integer": [
         (
             "        offset += stride * (positions.start",
-            "        else:\n            kept.append((1, stride))\n        offset += stride * (positions.start",
+            "        else:\n            kept.append((1, stride))\n"
+            "        offset += stride * (positions.start",
         )
     ],
     "slice_view drops the axes that have no index": [
@@ -137,13 +140,22 @@ MISTAKES = {
         )
     ],
     "broadcast_strides computes the strides of a copy": [
-        ("return (0,) * (len(to_shape) - len(shape)) + own", "return c_strides(to_shape, min(strides or (4,)))")
+        (
+            "return (0,) * (len(to_shape) - len(shape)) + own",
+            "return c_strides(to_shape, min(strides or (4,)))",
+        )
     ],
     "broadcast_strides lets an array shrink to length 1": [
-        ("if broadcast_shape(shape, to_shape) != tuple(to_shape):", "if not broadcast_shape(shape, to_shape):")
+        (
+            "if broadcast_shape(shape, to_shape) != tuple(to_shape):",
+            "if not broadcast_shape(shape, to_shape):",
+        )
     ],
     "result_dtype takes np.float64 for a Python float, because it is one by inheritance": [
-        (_STRONG, _STRONG.replace("isinstance(x, np", "not isinstance(x, bool | int | float) and isinstance(x, np")),
+        (
+            _STRONG,
+            _STRONG.replace("isinstance(x, np", "not isinstance(x, bool | int | float) and isinstance(x, np"),
+        ),
         (_WEAK, "weak = {np.dtype(t) for t in (bool, int, float) for x in operands if isinstance(x, t)}"),
     ],
     "result_dtype counts Python numbers as strong, so that 2.0 turns float32 into float64": [
@@ -151,7 +163,10 @@ MISTAKES = {
     ],
     "result_dtype takes everything without axes for weak, as NumPy 1 did": {"result_dtype": _numpy_1_dtype},
     "result_dtype lets Python numbers never matter, so that integers plus 0.5 stay integers": [
-        ("if highest not in kinds or", "highest = max(kinds or highest, key='bif'.index)\n    if not kinds or")
+        (
+            "if highest not in kinds or",
+            "highest = max(kinds or highest, key='bif'.index)\n    if not kinds or",
+        )
     ],
     "result_dtype keeps float32 when int64 is added": [('or {"i", "f"} <= kinds', "")],
     "result_dtype goes by width alone, so that int64 beats float32": [
@@ -161,7 +176,9 @@ MISTAKES = {
             "        return np.dtype(np.int64)\n    if highest not in kinds:",
         )
     ],
-    "result_dtype takes the narrowest float": [("return max((dtype for dtype", "return min((dtype for dtype")],
+    "result_dtype takes the narrowest float": [
+        ("return max((dtype for dtype", "return min((dtype for dtype")
+    ],
     "result_dtype takes a Python float's kind as float32": [('"f": np.float64}', '"f": np.float32}')],
     "result_dtype lets the last operand decide": {"result_dtype": _last_operand_decides},
 }
