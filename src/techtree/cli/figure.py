@@ -5,7 +5,7 @@ import json
 import time
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,7 +13,7 @@ from techtree import atomic
 from techtree.errors import InputError
 from techtree.tree.graph import load_tree
 
-STYLE = {
+STYLE: dict[Any, object] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,

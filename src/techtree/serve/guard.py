@@ -134,4 +134,6 @@ class Guard:
         # Starlette decodes headers as Latin-1; that gives the bytes back.
         is_right = hmac.compare_digest(given.strip().encode("latin-1"), self._api_key.encode("utf-8"))
         if scheme.lower() != "bearer" or not is_right:
-            raise ApiError(401, "the key must be given as 'Authorization: Bearer KEY'; it is missing or wrong")
+            raise ApiError(
+                401, "the key must be given as 'Authorization: Bearer KEY'; it is missing or wrong"
+            )

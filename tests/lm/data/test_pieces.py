@@ -126,6 +126,6 @@ def test_large_vocabularies_take_32_bits(documents, tiny_tokenizer):
     large = copy.copy(tiny_tokenizer)
     large.__dict__["vocab_size"] = (1 << 15) + 1
     c = cutter(large, fim_rate=0.5)
-    piece = next(c.pieces(c.encode(documents, float("inf")), None))
-    assert piece.dtype == np.uint32
-    assert piece[0] >= 1 << 31
+    for piece in c.pieces(c.encode(documents[:1], float("inf")), None):
+        assert piece.dtype == np.uint32
+        assert piece[0] >= 1 << 31 > piece[-1]

@@ -127,7 +127,7 @@ class Cutter:
         ]
         is_context = np.isin(ids, prompt_marks)
         is_context[0] = True
-        return np.where(is_context, ids | highest_bit(self.dtype), ids).astype(self.dtype)
+        return np.where(is_context, ids.astype(np.int64) | highest_bit(self.dtype), ids).astype(self.dtype)
 
 
 def highest_bit(dtype: np.dtype) -> int:

@@ -92,7 +92,7 @@ def load_pretrained(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[L
             f"the model in {folder} has a vocabulary of {config.vocab_size}, and its tokenizer has ids up to "
             f"{tokenizer.vocab_size - 1}: they do not belong together"
         )
-    # On the "meta" device the layers draw no first weights, which the file's would replace anyway.
+    # On the "meta" device tensors have shapes and no memory, which the file's will bring.
     with torch.device("meta"):
         model = LanguageModel(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -22,7 +22,7 @@ from techtree.lm.model.swiglu import SwiGLU
 
 
 class LanguageModel(nn.Module):
-    """A decoder of the `qwen3` shape; `initialize` gives it its first weights.
+    """A decoder of the `qwen3` shape. Its matrices are zero until `initialize` or a file sets them.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        table = torch.zeros(config.vocab_size, config.d_model)
+        self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
 

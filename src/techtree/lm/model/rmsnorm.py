@@ -37,7 +37,9 @@ class _FewSweeps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+        norm = torch.linalg.vector_norm(
+            x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)
+        )
         inverse_rms = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
         y = x * inverse_rms
         ctx.gain_dtype = gain.dtype

@@ -1,16 +1,17 @@
 """Derivatives of a whole program: remember each operation, then apply the chain rule backwards.
 
-Claim: one backward pass over the recorded operations gives the derivative of one number with respect to
-all the numbers that it was computed from, exactly up to rounding, for a small multiple of the cost of computing it.
+Claim: one backward pass over the recorded operations gives the derivatives of one number with respect to
+all the numbers that it was computed from, exact up to rounding, for a small multiple of its own cost.
 
 Idea: every operation makes a `Value` with one edge for each input: the input, and the derivative of the
-result with respect to it, a plain number that is known as soon as the operation is done. The derivative along a path
-is the product of its edges; the derivative of the end with respect to a node is the sum over all
-paths. Visiting each node after all nodes that use it collects that sum edge by edge.
+result with respect to it, a plain number that is known as soon as the operation is done. The derivative
+along a path is the product of its edges; the derivative of the end with respect to a node is the sum over
+all paths. Visiting each node after all nodes that use it collects that sum edge by edge.
 
 Legend: ``data`` a node's number; ``grad`` the derivative of the end with respect to it.
 
-Left out: derivatives of derivatives (the edges are numbers, not Values), and arrays, which are `tensor_autodiff`.
+Left out: derivatives of derivatives (an edge holds a number, not a Value), and arrays, which come in
+`tensor_autodiff`.
 
 Paper: Griewank (2012), Who invented the reverse mode of differentiation?
 """
@@ -25,15 +26,15 @@ def topological_order(root: Hashable, inputs: Callable[[Hashable], Iterable[Hash
     Parameters
     ----------
     root
-        The node to start from.
+        The node to start from: any hashable object except None, and so are the others.
     inputs
         Gives the nodes that a node was computed from, in any number, repeated or not. There is no cycle.
 
     Returns
     -------
     list
-        The root is the last. Chains of a hundred thousand nodes are fine: Python's limit of about a thousand
-        nested calls does not apply.
+        The root is the last. A chain of a hundred thousand nodes is fine, although Python allows only about
+        a thousand nested calls, and so is a graph in which the number of paths is astronomical.
 
     Examples
     --------
@@ -57,21 +58,22 @@ def topological_order(root: Hashable, inputs: Callable[[Hashable], Iterable[Hash
 class Value:
     """A number that remembers which numbers it was computed from.
 
-    ``+ - * /`` work with Values and plain numbers on either side, ``**`` with a plain number as the exponent.
-    No operation changes its operands.
+    ``+ - * /`` work with Values and plain numbers (``int``, ``float``) on either side, ``**`` with a plain
+    number as the exponent. No operation changes its operands. Two Values are two nodes, also if their
+    numbers are equal.
 
     Parameters
     ----------
     data
         The number, kept as a float in the attribute ``data``.
     edges
-        For the result of an operation: pairs (input, derivative of the result with respect to it); an input that
-        occurs twice has two. Left out for a number that is given and not computed.
+        For the result of an operation: pairs (input, derivative of the result with respect to it). An input
+        that occurs in two pairs counts twice. Left out for a number that is given and not computed.
 
     Attributes
     ----------
     grad
-        0.0 until a backward pass has come by; see `backward`.
+        A float: 0.0 until a backward pass comes by; see `backward`.
 
     Examples
     --------
@@ -91,14 +93,38 @@ class Value:
         other = _value(other)
         return Value(self.data + other.data, [(self, 1.0), (other, 1.0)])
 
+    def __sub__(self, other):
+        other = _value(other)
+        return Value(self.data - other.data, [(self, 1.0), (other, -1.0)])
+
     def __mul__(self, other):
         other = _value(other)
         return Value(self.data * other.data, [(self, other.data), (other, self.data)])
+
+    def __truediv__(self, other):
+        other = _value(other)
+        result = self.data / other.data
+        return Value(result, [(self, 1 / other.data), (other, -result / other.data)])
 
     def __pow__(self, exponent: float):
         """Raise to a plain number; an exponent of 0 gives 1 with derivative 0, for the base 0 too."""
         slope = exponent * self.data ** (exponent - 1) if exponent else 0.0
         return Value(self.data**exponent, [(self, slope)])
+
+    def __neg__(self):
+        return Value(-self.data, [(self, -1.0)])
+
+    def __radd__(self, other):
+        return _value(other) + self
+
+    def __rsub__(self, other):
+        return _value(other) - self
+
+    def __rmul__(self, other):
+        return _value(other) * self
+
+    def __rtruediv__(self, other):
+        return _value(other) / self
 
     def exp(self):
         """Return e to the power of this number."""
@@ -110,7 +136,7 @@ class Value:
         return Value(math.log(self.data), [(self, 1 / self.data)])
 
     def tanh(self):
-        """Return the hyperbolic tangent."""
+        """Return the hyperbolic tangent, for numbers of any size."""
         result = math.tanh(self.data)
         return Value(result, [(self, 1 - result**2)])
 
@@ -118,37 +144,17 @@ class Value:
         """Return this number where it is positive, otherwise 0; the derivative at 0 is 0."""
         return Value(max(self.data, 0.0), [(self, float(self.data > 0))])
 
-    def __neg__(self):
-        return self * -1
-
-    def __sub__(self, other):
-        return self + -_value(other)
-
-    def __truediv__(self, other):
-        return self * _value(other) ** -1
-
-    def __radd__(self, other):
-        return self + other
-
-    def __rmul__(self, other):
-        return self * other
-
-    def __rsub__(self, other):
-        return -self + other
-
-    def __rtruediv__(self, other):
-        return self**-1 * other
-
     def backward(self) -> None:
-        """Add the derivative of this number, with respect to each number it depends on, to that one's ``grad``.
+        """Add to the ``grad`` of each number that this one depends on the derivative with respect to it.
 
-        Its own ``grad`` grows by 1. Adding, and not setting, means that calling `backward` twice, or on two results
-        that share inputs, leaves the sum of what each call alone would have given. Only that: what an
-        earlier call left in ``grad`` has no influence on what this call adds.
+        This one's own ``grad`` grows by 1. Adding, and not setting, means that `backward` called twice, or on
+        two results that share inputs, leaves the sum of what each call alone would have left. What earlier
+        calls left in ``grad`` has no influence on what a call adds.
 
         Notes
         -----
-        ``d end / d input += d end / d node * d node / d input`` for every edge, nodes in reverse topological order.
+        ``d end / d input += d end / d node * d node / d input`` for every edge, the nodes in reverse
+        topological order: when it is a node's turn, its own derivative is complete.
         """
         derivatives = {self: 1.0}
         for node in reversed(topological_order(self, lambda value: [each for each, _ in value.edges])):

@@ -43,7 +43,7 @@ def _one_sided_error(x: float, h: float) -> float:
 
 
 def _error(f, slope: float, x: float, step: float | None) -> float:
-    return abs(float(numerical_gradient(lambda v: f(v[0]), [x], step)[0]) / slope - 1)
+    return abs(float(numerical_gradient(lambda v: f(v[0]), np.array([x]), step)[0]) / slope - 1)
 
 
 def _median_around(rng: np.random.Generator, size: float, step: float | None) -> float | None:

@@ -110,7 +110,7 @@ def plot(numbers: dict):
 
 
 def claim(numbers: dict) -> None:
-    """README.md: views are free, copies cost 2, 4 or 8 bytes an entry; traffic grows with the step, to a limit."""
+    """README.md: views are free, copies take 2, 4 or 8 bytes an entry; traffic grows up to one line each."""
     sizes = numbers["bytes_per_entry"]
     assert all(sizes[name] * numbers["n"] ** 2 < 1000 for name in VIEWS)
     expected = dict(zip(COPIES, (2, 2, 4, 4, 8), strict=True))

@@ -142,16 +142,16 @@ def result_dtype(*operands: np.ndarray | np.generic | bool | int | float) -> np.
     ----------
     operands
         At least one. *Strong* are those with a dtype: arrays, also without axes, and NumPy's scalars such as
-        ``np.float32(3)``, of dtype bool, int64, float16, float32 or float64. *Weak* are Python's own bool, int
-        and float. (``np.float64`` is a subclass of ``float``, and yet strong.)
+        ``np.float32(3)``, of dtype bool, int64, float16, float32 or float64. *Weak* are Python's own bool,
+        int and float. (``np.float64`` is a subclass of ``float``, and yet strong.)
 
     Returns
     -------
     np.dtype
         The kinds are bool < integer < float. If a weak operand is of a higher kind than every strong one, or
         all are weak: bool, int64 or float64, after the highest kind. Otherwise the strong ones decide: int64
-        with any float makes float64, since narrower ones cannot count that far; else the widest dtype of their
-        highest kind. Values never matter.
+        with any float makes float64, since narrower ones cannot count that far; else the widest dtype of
+        their highest kind. Values never matter.
 
     Examples
     --------

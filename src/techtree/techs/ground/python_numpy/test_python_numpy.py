@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-HUGE = 10**7  # three axes of this length would take 10**21 entries: only arithmetic can deal with them
+HUGE = 10**6  # an array with three such axes would take 8 million terabytes: only arithmetic deals with it
 
 
 def entries(buffer, shape, strides, offset):

@@ -1,0 +1,118 @@
+"""`techtree complete`: what the model would insert at a place in a file."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from techtree.errors import InputError
+
+_PLACE = re.compile(r"(?P<file>.+):(?P<line>[0-9]+):(?P<column>[0-9]+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Complete the code at a place in a file: print what the model would insert there.
+
+    Nothing is printed when the model has nothing to add.
+    """
+
+    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE:LINE:COL")]
+    """Where the cursor is. Lines and columns count from 1, in characters, as editors show them; the
+    cursor stands before the character at COL, and one past the last character is the line's end."""
+
+    model: Path | None = None
+    """The model's folder, runs/NAME/model; the newest finished run when left out."""
+
+    max_tokens: int = 64
+    """Insert so many tokens at most."""
+
+
+def run(config: Config) -> int:
+    """Print the completion."""
+    file, line, column = parse_place(config.place)
+    if config.max_tokens < 1:
+        raise InputError(f"--max-tokens must be 1 or more; got {config.max_tokens}")
+    text = read_source(file)
+    offset = offset_of(text, line, column, file)
+    from techtree.engines.model_folder import find_model_folder
+
+    folder = find_model_folder(config.model)
+    from techtree.engines.engine import InfillRequest
+    from techtree.engines.torch_engine import TorchEngine
+
+    request = InfillRequest(text[:offset], text[offset:], max_tokens=config.max_tokens)
+    result = TorchEngine.load(folder).infill(request)
+    if result.is_truncated:
+        print("techtree: the file is longer than the model's context; it saw a part", file=sys.stderr)
+    if not result.text:
+        print("techtree: the model has nothing to add here", file=sys.stderr)
+        return 0
+    # Source is UTF-8, whatever the terminal's encoding.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(f"{result.text}\n".encode())
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def parse_place(place: str) -> tuple[Path, int, int]:
+    r"""Return file, line and column.
+
+    >>> parse_place("C:\\x.py:3:5")[1:]
+    (3, 5)
+
+    Raises
+    ------
+    InputError
+        When it is not FILE:LINE:COL, with numbers from 1.
+    """
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise InputError(f"the place must be FILE:LINE:COL, as in src/app.py:12:5; got {place!r}")
+    line, column = int(match["line"]), int(match["column"])
+    if line < 1 or column < 1:
+        raise InputError(f"lines and columns count from 1; got line {line}, column {column}")
+    return Path(match["file"]), line, column
+
+
+def read_source(file: Path) -> str:
+    """Return the text of a file with single line feeds and no byte-order mark.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or is not UTF-8.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} must be a file that can be read: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{file} must be UTF-8 text; byte {error.start} is not: convert the file first"
+        ) from error
+    return text.replace("\r\n", "\n")
+
+
+def offset_of(text: str, line: int, column: int, file: Path) -> int:
+    """Return where in a text a place is.
+
+    Raises
+    ------
+    InputError
+        When there is no such line or column.
+    """
+    lines = text.split("\n")
+    if line > len(lines):
+        raise InputError(f"{file} has {len(lines)} lines; got line {line}")
+    length = len(lines[line - 1])
+    if column > length + 1:
+        raise InputError(
+            f"line {line} of {file} has {length} characters, so columns go up to {length + 1}; got {column}"
+        )
+    return sum(len(before) + 1 for before in lines[: line - 1]) + column - 1

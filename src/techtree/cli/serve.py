@@ -1,0 +1,71 @@
+"""`techtree serve`: a model behind HTTP, for the editors on this machine."""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Config:
+    """Serve a model to an editor over HTTP, on this machine only, until Ctrl-C.
+
+    It answers POST /infill as llama.cpp's server does, so llama.vim and llama.vscode can use it.
+    """
+
+    model: Path | None = None
+    """The model's folder, runs/NAME/model; the newest finished run when left out."""
+
+    host: str = "127.0.0.1"
+    """Where to listen. Anything but this machine itself needs --api-key."""
+
+    port: int = 8012
+    """Where to listen; 8012 is what llama.vim expects, 0 means any free one."""
+
+    api_key: str | None = None
+    """What clients must send as 'Authorization: Bearer KEY'."""
+
+
+def run(config: Config) -> int:
+    """Listen, load the model, and answer."""
+    from techtree.engines.model_folder import find_model_folder
+    from techtree.serve.listening import open_socket, serve
+
+    folder = find_model_folder(config.model)
+    # The port first: that fails at once, and early clients wait for the model instead of being refused.
+    listener, address = open_socket(config.host, config.port, config.api_key)
+    with listener:
+        from techtree.engines.torch_engine import TorchEngine
+        from techtree.serve.app import create_app
+
+        engine = TorchEngine.load(folder)
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+        )
+        print(f"serving {folder} (context of {engine.context_length} tokens)")
+        print(greeting(address.url, config.api_key), flush=True)
+        serve(create_app(engine, address, config.api_key), listener)
+    print("stopped")
+    return 0
+
+
+def greeting(url: str, api_key: str | None) -> str:
+    """Return how to use a server."""
+    settings = {"endpoint_fim": f"{url}/infill"}
+    header = ""
+    if api_key is not None:
+        settings["api_key"] = "KEY"
+        header = " -H 'Authorization: Bearer KEY'"
+    vim = ", ".join(f"'{name}': '{value}'" for name, value in settings.items())
+    body = json.dumps({"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n"})
+    return "\n".join(
+        [
+            f"listening at {url}; Ctrl-C stops it",
+            "",
+            "llama.vim, in your vimrc:",
+            f"  let g:llama_config = {{{vim}}}",
+            "by hand:",
+            f"  curl --silent {url}/infill -H 'Content-Type: application/json'{header} -d '{body}'",
+        ]
+    )

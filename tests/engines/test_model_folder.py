@@ -1,0 +1,47 @@
+"""Which model is taken when nobody names one."""
+
+import os
+
+import pytest
+
+from techtree.engines.model_folder import MODEL_FILES, find_model_folder
+from techtree.errors import InputError
+
+
+def make_model(folder, age_s=0, files=MODEL_FILES):
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).write_text("", encoding="utf-8")
+        os.utime(folder / name, (1e9 - age_s, 1e9 - age_s))
+    return folder
+
+
+def test_the_newest_finished_run(tmp_path):
+    here, clone = tmp_path / "here", tmp_path / "clone"
+    make_model(here / "runs" / "old" / "model", age_s=20)
+    newest = make_model(clone / "runs" / "b" / "model", age_s=10)
+    make_model(clone / "runs" / "unfinished" / "model", files=MODEL_FILES[:2])
+    make_model(clone / "runs" / "c" / "checkpoint")
+    assert find_model_folder(None, [here, clone]) == newest
+
+
+def test_the_named_one(tmp_path):
+    make_model(tmp_path / "runs" / "newer" / "model")
+    named = make_model(tmp_path / "runs" / "older" / "model", age_s=50)
+    assert find_model_folder(named, [tmp_path]) == named
+
+
+def test_no_model(tmp_path):
+    with pytest.raises(InputError, match=r"\./techtree build"):
+        find_model_folder(None, [tmp_path])
+    with pytest.raises(InputError, match=r"has no config\.json"):
+        find_model_folder(tmp_path / "nothing", [tmp_path])
+    partial = make_model(tmp_path / "runs" / "a" / "model", files=MODEL_FILES[:2])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        find_model_folder(partial)
+
+
+def test_the_current_folder_is_looked_at(tmp_path, monkeypatch):
+    model = make_model(tmp_path / "runs" / "mine" / "model", age_s=-4e9)  # newer than any real one
+    monkeypatch.chdir(tmp_path)
+    assert find_model_folder(None) == model

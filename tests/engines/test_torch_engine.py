@@ -1,0 +1,121 @@
+"""The tiny model behind the protocol."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from techtree.engines.engine import Chunk, Engine, InfillRequest
+from techtree.errors import InputError
+
+torch = pytest.importorskip("torch")
+
+TIMEOUT_S = 30
+SOURCE = "def add(a, b):\n    total = a + b\n    return total\n"
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_folder) -> Engine:
+    from techtree.engines.torch_engine import TorchEngine
+
+    return TorchEngine.load(tiny_model_folder)
+
+
+def test_what_it_says_of_itself(engine):
+    assert engine.name == "tiny"
+    assert engine.context_length == 128
+
+
+def test_it_answers(engine):
+    pieces = []
+    result = engine.infill(InfillRequest(SOURCE[:20], SOURCE[20:], max_tokens=8), on_text=pieces.append)
+    assert result.text
+    assert "".join(pieces) == result.text
+    assert 1 <= result.n_predicted <= 8
+    assert result.n_prompt > 10
+    assert result.prompt_ms > 0
+    assert result.predicted_ms > 0
+    assert not result.is_truncated
+
+
+def test_the_same_question_gets_the_same_answer(engine):
+    request = InfillRequest(SOURCE[:30], SOURCE[30:], max_tokens=6)
+    first = engine.infill(request)
+    again = engine.infill(request)
+    assert again.text == first.text
+    assert again.n_reused == again.n_prompt - 1
+
+
+def test_a_long_file_and_extra_chunks(engine):
+    extra = (Chunk("other.py", "value = 1\n"),)
+    result = engine.infill(InfillRequest(SOURCE * 50, SOURCE * 50, extra, max_tokens=4))
+    assert result.is_truncated
+    assert result.n_prompt <= 128 - 4
+
+
+def test_nonsense_is_refused(engine):
+    with pytest.raises(InputError, match="temperature"):
+        engine.infill(InfillRequest("x", temperature=-1.0))
+    with pytest.raises(InputError, match="Unicode"):
+        engine.infill(InfillRequest("\ud800"))
+    assert engine.infill(InfillRequest("x", max_tokens=1)).n_predicted <= 1
+
+
+def test_a_folder_without_a_model(tmp_path):
+    from techtree.engines.torch_engine import TorchEngine
+
+    with pytest.raises(InputError):
+        TorchEngine.load(tmp_path)
+
+
+def test_it_is_cancelled_before_and_between_tokens(engine):
+    assert engine.infill(InfillRequest("x = "), cancelled=lambda: True).stop == "cancelled"
+    pieces = []
+    result = engine.infill(
+        InfillRequest("x = ", max_tokens=100), cancelled=lambda: len(pieces) >= 2, on_text=pieces.append
+    )
+    assert result.stop in ("cancelled", "end_of_text", "rule")
+    assert len(pieces) <= 3  # text that was held back comes in the end
+
+
+def test_a_deadline(engine):
+    assert engine.infill(InfillRequest("x = ", timeout_s=0.0)).stop == "deadline"
+
+
+def test_a_newer_request_ends_the_older(engine):
+    started, newer_came = threading.Event(), threading.Event()
+
+    def on_text(piece):
+        started.set()
+        assert newer_came.wait(TIMEOUT_S)
+
+    with ThreadPoolExecutor(2) as pool:
+        older = pool.submit(
+            engine.infill, InfillRequest("x = ", max_tokens=100, slot=0), lambda: False, on_text
+        )
+        assert started.wait(TIMEOUT_S)
+        newer = pool.submit(engine.infill, InfillRequest("y = ", max_tokens=3, slot=0))
+        end = time.monotonic() + TIMEOUT_S
+        while len(engine._turns._line) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        newer_came.set()
+        assert older.result(TIMEOUT_S).stop == "cancelled"
+        assert newer.result(TIMEOUT_S).stop != "cancelled"
+
+
+def test_many_threads_get_what_one_gets(engine):
+    requests = [InfillRequest(SOURCE[:n], SOURCE[n:], max_tokens=3) for n in (10, 20, 30)]
+    alone = [engine.infill(request).text for request in requests]
+    with ThreadPoolExecutor(3) as pool:
+        assert [done.text for done in pool.map(engine.infill, requests)] == alone
+
+
+@pytest.mark.parametrize(("path", "name"), [("runs/first/model", "first"), ("models/small", "small")])
+def test_the_name_is_the_runs(path, name):
+    from pathlib import Path
+
+    from techtree.engines.torch_engine import model_name
+
+    assert model_name(Path(path)) == name
