@@ -1,16 +1,27 @@
 """Shape checking for all tests of the product, and a tiny model that they share."""
 
 import importlib.util
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests find their own modules
 
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("typeguard"):
     import jaxtyping
 
     # Every call in the product is checked against the shapes and types that its signature declares.
     jaxtyping.install_import_hook("techtree.lm", "type_checking.checked")
+
+if importlib.util.find_spec("hypothesis"):
+    import hypothesis
+
+    # A test that is slow once, because the machine is busy, is no wrong program.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("techtree", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("techtree")
 
 TINY_SOURCES = ("bisect.py", "contextlib.py", "fnmatch.py", "heapq.py", "shlex.py", "textwrap.py")
 """Of the standard library; 100 kB together."""

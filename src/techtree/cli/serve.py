@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +41,12 @@ def run(config: Config) -> int:
         from techtree.serve.app import create_app
 
         engine = TorchEngine.load(folder)
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-        )
+        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        logging.getLogger("techtree").setLevel(logging.INFO)
         print(f"serving {folder} (context of {engine.context_length} tokens)")
         print(greeting(address.url, config.api_key), flush=True)
-        serve(create_app(engine, address, config.api_key), listener)
+        stopping = threading.Event()
+        serve(create_app(engine, address, config.api_key, stopping), listener, stopping)
     print("stopped")
     return 0
 

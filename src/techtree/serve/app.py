@@ -7,6 +7,7 @@ GET  /v1/models, /models       the one model
 
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -23,12 +24,17 @@ from techtree.serve.body import read_object
 from techtree.serve.errors import ApiError, error_object, error_response
 from techtree.serve.guard import Address, Guard
 from techtree.serve.infill_dialect import InfillCall, answer, last_piece, parse_call, piece
-from techtree.serve.running import run_infill, stream_infill
+from techtree.serve.running import Runner
 
 _logger = logging.getLogger(__name__)
 
 
-def create_app(engine: Engine, address: Address | None = None, api_key: str | None = None) -> ASGIApp:
+def create_app(
+    engine: Engine,
+    address: Address | None = None,
+    api_key: str | None = None,
+    stopping: threading.Event | None = None,
+) -> ASGIApp:
     """Return the application.
 
     Parameters
@@ -39,9 +45,10 @@ def create_app(engine: Engine, address: Address | None = None, api_key: str | No
         Where the server listens; requests that were meant for another are refused.
     api_key
         What requests must give, if anything.
+    stopping
+        Set by whoever stops the server: answers under way then end with what they have.
     """
-    address = address or Address()
-    routes = Routes(engine)
+    routes = Routes(engine, Runner(engine, stopping or threading.Event()))
     app = Starlette(
         routes=[
             Route("/infill", routes.infill, methods=["POST"]),
@@ -58,14 +65,15 @@ def create_app(engine: Engine, address: Address | None = None, api_key: str | No
         },
     )
     app.router.redirect_slashes = False
-    return Guard(app, address, api_key)
+    return Guard(app, address or Address(), api_key)
 
 
 class Routes:
     """The handlers, and the engine that they share."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, runner: Runner):
         self._engine = engine
+        self._runner = runner
         self._created = int(time.time())
 
     async def infill(self, request: Request) -> Response:
@@ -76,7 +84,7 @@ class Routes:
             return JSONResponse(answer(call, InfillResult("", "max_tokens"), self._engine.name))
         if call.is_stream:
             return await self._stream(call, request)
-        result = await run_infill(self._engine, call.request, request.receive)
+        result = await self._runner.infill(call.request, request.receive)
         _log(result)
         return JSONResponse(answer(call, result, self._engine.name))
 
@@ -90,7 +98,7 @@ class Routes:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def _stream(self, call: InfillCall, request: Request) -> Response:
-        events = stream_infill(self._engine, call.request, request.receive)
+        events = self._runner.stream(call.request, request.receive)
         # A request that is refused must get its status; so the stream begins after its first event.
         first = await anext(events)
 

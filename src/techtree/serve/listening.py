@@ -1,8 +1,10 @@
 """The server's socket and its loop."""
 
+import contextlib
 import errno
 import os
 import socket
+import threading
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -10,7 +12,7 @@ from starlette.types import ASGIApp
 from techtree.errors import InputError
 from techtree.serve.guard import Address, is_loopback
 
-STOP_TIMEOUT_S = 2
+STOP_TIMEOUT_S = 1
 """For requests under way when the server is stopped."""
 
 MAX_CONNECTIONS = 64
@@ -83,7 +85,41 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     return f"cannot listen at {host}, port {port}: {error.strerror or error}"
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
+class Server(uvicorn.Server):
+    """A server that tells its application when it is stopped.
+
+    Parameters
+    ----------
+    app
+        What answers.
+    stopping
+        Set at Ctrl-C, before the requests under way are waited for.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: threading.Event):
+        super().__init__(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                http="h11",
+                lifespan="off",
+                limit_concurrency=MAX_CONNECTIONS,
+                log_config=None,
+                proxy_headers=False,  # nobody stands between us and an editor
+                server_header=False,
+                timeout_graceful_shutdown=STOP_TIMEOUT_S,
+                ws="none",
+            )
+        )
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        self._stopping.set()
+        await super().shutdown(sockets)
+
+
+def serve(app: ASGIApp, listener: socket.socket, stopping: threading.Event) -> None:
     """Answer requests until Ctrl-C.
 
     Parameters
@@ -91,24 +127,9 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
     app
         What answers.
     listener
-        Where requests come from; it is closed in the end.
+        Where requests come from.
+    stopping
+        Set when the server stops.
     """
-    config = uvicorn.Config(
-        app,
-        access_log=False,
-        h11_max_incomplete_event_size=64 * 1024,
-        http="h11",
-        lifespan="off",
-        limit_concurrency=MAX_CONNECTIONS,
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=STOP_TIMEOUT_S,
-        ws="none",
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        return
-    finally:
-        listener.close()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, after it has stopped
+        Server(app, stopping).run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""An engine's blocking work, run for a client that may go away at any moment."""
+"""An engine's blocking work, run for a client that may go away at any moment, on a server that may stop."""
 
 import asyncio
 import threading
@@ -9,56 +9,69 @@ from starlette.types import Receive
 from techtree.engines.engine import Engine, InfillRequest, InfillResult
 
 
-async def run_infill(
-    engine: Engine,
-    request: InfillRequest,
-    receive: Receive,
-    on_text: Callable[[str], None] | None = None,
-) -> InfillResult:
-    """Answer a question on another thread; when the client goes, the engine is told to stop.
+class Runner:
+    """Runs an engine on other threads.
 
     Parameters
     ----------
     engine
         Who answers.
-    request
-        The question.
-    receive
-        The connection's, whose body has been read: the next thing it can tell is that it was closed.
-    on_text
-        Called on the other thread with each piece of text.
+    stopping
+        Set when the server stops: answers under way then end with what they have.
     """
-    gone = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(engine.infill, request, gone.is_set, on_text))
-    watch = asyncio.ensure_future(_until_gone(receive))
-    try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if watch.done():
-            gone.set()
-        return await work
-    finally:
-        gone.set()  # also when this task was cancelled, as at the server's end
-        watch.cancel()
 
+    def __init__(self, engine: Engine, stopping: threading.Event):
+        self._engine = engine
+        self._stopping = stopping
 
-async def stream_infill(
-    engine: Engine, request: InfillRequest, receive: Receive
-) -> AsyncGenerator[str | InfillResult, None]:
-    """Yield pieces of text as they come, and the result in the end."""
-    loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[str | None] = asyncio.Queue()
+    async def infill(
+        self, request: InfillRequest, receive: Receive, on_text: Callable[[str], None] | None = None
+    ) -> InfillResult:
+        """Answer a question; when the client goes, the engine is told to stop.
 
-    def hand_over(text: str | None) -> None:
-        loop.call_soon_threadsafe(pieces.put_nowait, text)
+        Parameters
+        ----------
+        request
+            The question.
+        receive
+            The connection's, whose body has been read: all that it can still tell is that it was closed.
+        on_text
+            Called on the other thread with each piece of text.
+        """
+        gone = threading.Event()
 
-    work = asyncio.ensure_future(run_infill(engine, request, receive, hand_over))
-    work.add_done_callback(lambda _: pieces.put_nowait(None))
-    try:
-        while (text := await pieces.get()) is not None:
-            yield text
-        yield await work
-    finally:
-        work.cancel()
+        def cancelled() -> bool:
+            return gone.is_set() or self._stopping.is_set()
+
+        work = asyncio.ensure_future(asyncio.to_thread(self._engine.infill, request, cancelled, on_text))
+        watch = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                gone.set()
+            return await work
+        finally:
+            gone.set()  # also when this task itself was cancelled
+            watch.cancel()
+
+    async def stream(
+        self, request: InfillRequest, receive: Receive
+    ) -> AsyncGenerator[str | InfillResult, None]:
+        """Yield pieces of text as they come, and the result in the end."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def hand_over(text: str | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, text)
+
+        work = asyncio.ensure_future(self.infill(request, receive, hand_over))
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (text := await pieces.get()) is not None:
+                yield text
+            yield await work
+        finally:
+            work.cancel()
 
 
 async def _until_gone(receive: Receive) -> None:

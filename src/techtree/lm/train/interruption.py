@@ -4,7 +4,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType
 
 
 @contextlib.contextmanager
@@ -13,11 +12,11 @@ def deferred_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers Ctrl-C to the main thread only.
         return
-    pressed: list[FrameType | None] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(frame))
+    presses: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: presses.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if pressed and callable(before):
-        before(signal.SIGINT, pressed[-1])
+    if presses:
+        signal.raise_signal(signal.SIGINT)

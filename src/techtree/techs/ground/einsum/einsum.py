@@ -1,27 +1,28 @@
 """Axes with names: multiply, sum and rearrange arrays by writing down which axis is which.
 
-Claim: matrix products, outer products, sums, traces, diagonals and transposes are one operation. Name every axis;
-axes of the same name run together; what the result does not name is summed.
+Claim: matrix products, outer products, sums, traces, diagonals and transposes are one operation. Name every
+axis; axes of the same name run together; what the result does not name is summed.
 
-Idea: two arrays are contracted by one matrix product, once their axes are sorted into four groups: in both and
-kept, in the left only, in the right only, in both and summed. The product over all names at once, which is the
-definition, is never in memory.
+Idea: two arrays are contracted by one matrix product, once their axes are sorted into four groups: in both
+and kept, in the left only, in the right only, in both and summed. The product over all names at once, which
+is the definition, is never in memory.
 
-Legend: a *term* is the list of names of one array's axes. Names are letters; those of the axes behind ``...`` are
-the numbers -1, -2 and so on, counted from the last, as broadcasting aligns them.
+Legend: a *term* names the axes of one array, ``"bqd"``. A *factor* is an array together with its term.
 
-Left out: a search for the best order of contraction. The cheapest pair comes next, which is not always best.
+Left out: ``...`` for axes without a name, and a search for the best order of contraction (the cheapest pair
+comes next, which is not always best).
 
 Paper: Rogozhnikov (2022), https://openreview.net/forum?id=oapKSVM2bcj
 """
 
 import math
 import re
-from collections.abc import Collection
 from itertools import combinations
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+
+Factor = tuple[np.ndarray, str]
 
 
 def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
@@ -30,11 +31,10 @@ def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     spec
-        One term for each operand, separated by commas: a letter for each axis. A letter twice in a term takes the
-        diagonal. After ``->`` the term of the result, in which letters do not repeat. Without ``->`` the result
-        has the letters that occur once in all, in the order of the alphabet (capitals first). Once in a term,
-        ``...`` stands for any number of axes, also none. They broadcast as NumPy's do and are kept: where the
-        result's term has ``...``, or in front when there is no ``->``. Spaces mean nothing.
+        One term for each operand, separated by commas: a letter (``a`` to ``z``, ``A`` to ``Z``) for each
+        axis. An array without axes has an empty term. A letter twice in a term takes the diagonal. After
+        ``->`` the term of the result, which repeats no letter. Without ``->`` the result has the letters that
+        occur once in all terms together, sorted, capitals first. Spaces mean nothing.
     operands
         Arrays of numbers, at least one. Not changed.
 
@@ -46,10 +46,9 @@ def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        When there are more or fewer terms than operands; a term does not fit the number of its operand's axes;
-        axes of one letter differ in length, also 1 and 3 (the message names the letter); the result's term repeats
-        a letter, or has one that no operand has; ``...`` cannot broadcast, or only the result's term lacks it;
-        there is any other character.
+        When there are more or fewer terms than operands; a term has more or fewer letters than its operand
+        axes; axes of one letter differ in length, also 1 and 3 (the message names the letter in quotes); the
+        result repeats a letter, or has one that no operand has; or there is any other character.
 
     Notes
     -----
@@ -62,14 +61,19 @@ def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
     ([12, 34], 5, [[100, 10], [10, 1]])
     """
     arrays = [np.asarray(x) for x in operands]
-    terms, result = _parse(spec, [x.ndim for x in arrays])
-    _check_lengths(terms, arrays)
+    terms, result = _parse(spec)
+    n_axes = [x.ndim for x in arrays]
+    if [len(term) for term in terms] != n_axes:
+        raise ValueError(f"the terms {terms} must name each axis of operands with {n_axes} axes")
+    lengths = {}
+    for letter, length in zip("".join(terms), [n for x in arrays for n in x.shape], strict=True):
+        if lengths.setdefault(letter, length) != length:
+            raise ValueError(f"the axes {letter!r} must be equally long; got {lengths[letter]} and {length}")
     factors = [_diagonal(x, term) for x, term in zip(arrays, terms, strict=True)]
     while len(factors) > 1:
-        pair = min(combinations(factors, 2), key=_multiplications)
-        others = [factor for factor in factors if factor is not pair[0] and factor is not pair[1]]
-        kept = {*result}.union(*(term for _, term in others))
-        factors = [*others, _contract(*pair, kept)]
+        left, right = min(combinations(factors, 2), key=_cost)
+        factors = [factor for factor in factors if factor is not left and factor is not right]
+        factors.append(_contract(left, right, result + "".join(term for _, term in factors)))
     return _arrange(*factors[0], result)
 
 
@@ -79,13 +83,13 @@ def rearrange(x: np.ndarray, pattern: str, /, **lengths: int) -> np.ndarray:
     Parameters
     ----------
     x
-        An array, or anything with a ``shape`` and methods ``reshape(shape)`` and ``transpose(order)``, called with
-        one tuple each: nothing else is used.
+        An array, or anything with a ``shape`` and methods ``reshape(shape)`` and ``transpose(order)`` that
+        take one tuple: nothing else is used.
     pattern
-        Names of the axes before and after, separated by spaces. In parentheses stand the names of the parts of one
-        axis, the last running fastest; ``()`` is an axis of length 1. Each name stands once on each side.
+        Names of the axes before and after, separated by spaces. Parentheses enclose the parts of one axis,
+        the last running fastest; ``()`` is an axis of length 1. Each name stands once on each side.
     lengths
-        Of axes or parts, at least 1. Of the parts of one axis, one may be left to be computed.
+        Of axes or parts, at least 1. Among the parts of one axis, one may be left to be computed.
 
     Returns
     -------
@@ -95,9 +99,9 @@ def rearrange(x: np.ndarray, pattern: str, /, **lengths: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        When the pattern is malformed, the sides have different names, a name repeats, the axes are not as many as
-        those of ``x``, lengths do not multiply to that of their axis or are not determined, or a length is
-        given for an unknown name.
+        When the pattern is malformed, the sides have different names, a name repeats, the axes are not as
+        many as those of ``x``, lengths do not multiply to that of their axis or do not determine each part,
+        or a length is given for an unknown name.
 
     Examples
     --------
@@ -107,91 +111,78 @@ def rearrange(x: np.ndarray, pattern: str, /, **lengths: int) -> np.ndarray:
     sides = [_groups(side) for side in pattern.split("->")]
     names = [[name for group in side for name in group] for side in sides]
     if len(sides) != 2 or sorted(names[0]) != sorted(names[1]) or len({*names[0]}) < len(names[0]):
-        raise ValueError(f"a pattern must have the same names, once each, on both sides of ->; got {pattern!r}")
-    if len(sides[0]) != len(x.shape):
-        raise ValueError(f"{pattern!r} must begin with as many axes as the shape {x.shape} has")
-    if unknown := lengths.keys() - {*names[0]}:
-        raise ValueError(f"lengths must be of names in {pattern!r}; got {', '.join(unknown)}")
+        raise ValueError(f"a pattern must have the same names, once each, beside one ->; got {pattern!r}")
+    if len(sides[0]) != len(x.shape) or not lengths.keys() <= {*names[0]}:
+        raise ValueError(f"{pattern!r} must name each axis of the shape {x.shape}, and all of {[*lengths]}")
     for group, length in zip(sides[0], x.shape, strict=True):
         missing = [name for name in group if name not in lengths]
         given = math.prod(lengths[name] for name in group if name in lengths)
         if len(missing) > 1 or given < 1 or length % given or (not missing and length != given):
-            raise ValueError(f"the parts {group} must multiply to {length}; got {lengths}")
+            raise ValueError(f"the lengths of {group} must multiply to {length}; given are {lengths}")
         lengths |= dict.fromkeys(missing, length // given)
     parts = x.reshape(tuple(lengths[name] for name in names[0]))
     reordered = parts.transpose(tuple(names[0].index(name) for name in names[1]))
     return reordered.reshape(tuple(math.prod(lengths[name] for name in group) for group in sides[1]))
 
 
-def _parse(spec: str, n_axes: list[int]) -> tuple[list[list], list]:
-    """Return the names of each operand's axes, and of the result's."""
-    inputs, arrow, output = spec.replace(" ", "").partition("->")
-    texts = inputs.split(",")
-    if not all(re.fullmatch(r"[a-zA-Z]*(\.\.\.)?[a-zA-Z]*", text) for text in [*texts, output]):
-        raise ValueError(f"a term must be letters and at most one '...'; got {spec!r}")
-    if len(texts) != len(n_axes):
-        raise ValueError(f"{spec!r} must have one term for each of {len(n_axes)} operands")
-    terms = []
-    for text, n in zip(texts, n_axes, strict=True):
-        n_more = n - len(text.replace("...", ""))
-        if n_more < 0 or (n_more > 0 and "..." not in text):
-            raise ValueError(f"the term {text!r} must fit an operand of {n} axes")
-        terms.append(_names(text, n_more))
-    known = [name for term in terms for name in term]
+def _parse(spec: str) -> tuple[list[str], str]:
+    """Return the terms of the operands, and that of the result."""
+    spec = spec.replace(" ", "")
+    if not re.fullmatch(r"[a-zA-Z,]*(->[a-zA-Z]*)?", spec):
+        raise ValueError(f"a spec must be letters, commas and at most one '->'; got {spec!r}")
+    inputs, arrow, result = spec.partition("->")
+    letters = inputs.replace(",", "")
     if not arrow:
-        output = "..." + "".join(sorted(n for n in known if isinstance(n, str) and known.count(n) == 1))
-    result = _names(output, -min((n for n in known if isinstance(n, int)), default=0))
-    if len({*result}) < len(result) or {*result} - {*known} or ("..." in inputs and "..." not in output):
-        raise ValueError(f"a result must have names of the operands, once each, and their '...'; got {spec!r}")
-    return terms, result
+        result = "".join(letter for letter in sorted(letters) if letters.count(letter) == 1)
+    if len({*result}) < len(result) or not {*result} <= {*letters}:
+        raise ValueError(f"the result must have letters of the operands, once each; got {spec!r}")
+    return inputs.split(","), result
 
 
-def _names(text: str, n_more: int) -> list:
-    before, dots, after = text.partition("...")
-    return [*before, *(range(-n_more, 0) if dots else ()), *after]
+def _diagonal(x: np.ndarray, term: str) -> Factor:
+    """Make one axis of those that share a letter: a step along it is a step along each of them."""
+    letters = "".join(dict.fromkeys(term))
+    if letters == term:
+        return x, term
+    strides = [sum(s for n, s in zip(term, x.strides, strict=True) if n == letter) for letter in letters]
+    return as_strided(x, [x.shape[term.index(letter)] for letter in letters], strides), letters
 
 
-def _check_lengths(terms: list[list], arrays: list[np.ndarray]) -> None:
-    """Raise unless axes of one letter have one length, and those of one number broadcast."""
-    found = {}
-    for name, length in [axis for term, x in zip(terms, arrays, strict=True) for axis in zip(term, x.shape)]:
-        known = found.setdefault(name, length)
-        if known != length and (isinstance(name, str) or 1 not in (known, length)):
-            raise ValueError(f"the axes {name!r} must have one length; got {known} and {length}")
-        found[name] = length if known == 1 else known
+def _cost(pair: tuple[Factor, Factor]) -> int:
+    """Count the multiplications when two factors are contracted: one for each combination of positions."""
+    lengths = [dict(zip(term, x.shape, strict=True)) for x, term in pair]
+    return math.prod((lengths[0] | lengths[1]).values())
 
 
-def _diagonal(x: np.ndarray, term: list) -> tuple[np.ndarray, list]:
-    """Make one axis of all axes of the same name: a step along it is a step along each of them."""
-    names = list(dict.fromkeys(term))
-    strides = [sum(s for n, s in zip(term, x.strides, strict=True) if n == name) for name in names]
-    return as_strided(x, [x.shape[term.index(name)] for name in names], strides), names
-
-
-def _multiplications(pair: tuple) -> int:
-    """Count the entries of the product of two factors, before any sum."""
-    sizes = [dict(zip(term, x.shape, strict=True)) for x, term in pair]
-    return math.prod(max(size.get(name, 1) for size in sizes) for name in sizes[0] | sizes[1])
-
-
-def _contract(left: tuple, right: tuple, kept: Collection) -> tuple[np.ndarray, list]:
-    """Multiply two factors, and sum over the names that are not kept."""
+def _contract(left: Factor, right: Factor, wanted: str) -> Factor:
+    """Multiply two factors, and sum over the letters that nobody wants any more."""
     (a, a_term), (b, b_term) = left, right
-    both = [name for name in a_term if name in b_term]
-    batch, summed = [n for n in both if n in kept], [n for n in both if n not in kept]
-    a_only = [name for name in a_term if name in kept and name not in both]
-    b_only = [name for name in b_term if name in kept and name not in both]
-    a, b = _arrange(a, a_term, batch + a_only + summed), _arrange(b, b_term, batch + summed + b_only)
-    n, n_rows, n_summed = len(batch), len(batch + a_only), len(batch + summed)
-    rows, columns = a.shape[n:n_rows], b.shape[n_summed:]
-    inner = math.prod(a.shape[n_rows:])
-    product = a.reshape(*a.shape[:n], math.prod(rows), inner) @ b.reshape(*b.shape[:n], inner, math.prod(columns))
-    return product.reshape(product.shape[:-2] + rows + columns), batch + a_only + b_only
+    batch = "".join(n for n in a_term if n in b_term and n in wanted)
+    summed = "".join(n for n in a_term if n in b_term and n not in wanted)
+    rows = "".join(n for n in a_term if n not in b_term and n in wanted)
+    columns = "".join(n for n in b_term if n not in a_term and n in wanted)
+    lengths = dict(zip(a_term + b_term, a.shape + b.shape, strict=True))
+
+    def shape(*groups: str) -> list[int]:
+        return [lengths[n] for n in batch] + [math.prod(lengths[n] for n in group) for group in groups]
+
+    a, b = _arrange(a, a_term, batch + rows + summed), _arrange(b, b_term, batch + summed + columns)
+    product = a.reshape(shape(rows, summed)) @ b.reshape(shape(summed, columns))
+    return product.reshape(shape(*rows, *columns)), batch + rows + columns
 
 
-def _arrange(x: np.ndarray, term: list, names: list) -> tuple[np.ndarray, list]:
-    """Sum over all axes but those named, and put these in order."""
-    dropped = tuple(axis for axis, name in enumerate(term) if name not in names)
-    remaining = [name for name in term if name in names]
-    total = x.sum(axis=dropped, dtype=x.dtype) if dropped else x
-    return total.transpose([remaining.index(name) for name in names])
+def _arrange(x: np.ndarray, term: str, letters: str) -> np.ndarray:
+    """Sum over all axes but those of the letters, and put these in order."""
+    others = tuple(axis for axis, letter in enumerate(term) if letter not in letters)
+    kept = [letter for letter in term if letter in letters]
+    total = x.sum(axis=others, dtype=x.dtype) if others else x
+    return np.transpose(total, [kept.index(letter) for letter in letters])
+
+
+def _groups(side: str) -> list[list[str]]:
+    """Return the names of the parts of each axis: ``[["t"], ["h", "d"]]`` for ``"t (h d)"``."""
+    found = re.findall(r"\(([^()]*)\)|([^\s()]+|[()])", side)
+    groups = [[single] if single else inside.split() for inside, single in found]
+    if not all(name.isidentifier() for group in groups for name in group):
+        raise ValueError(f"axes must be names, or names in parentheses; got {side!r}")
+    return groups

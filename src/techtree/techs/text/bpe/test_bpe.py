@@ -85,7 +85,7 @@ def test_overlapping_places_count(impl):
 def test_pairs_are_replaced_from_left_to_right(impl):
     """The word aaa becomes aa, a: what is left to merge is (aa, a), not (a, aa)."""
     assert [*impl.train(["aaa"] * 2, 258).merges] == [(b"a", b"a"), (b"aa", b"a")]
-    assert [*impl.train(["baaa"] * 2, 259).merges] == [(b"a", b"a"), (b"aa", b"a"), (b"b", b"aaa")]
+    assert [*impl.train(["baaa"] * 2, 259).merges] == [(b"a", b"a"), (b"b", b"aa"), (b"baa", b"a")]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_pairs_are_replaced_from_left_to_right(impl):
         (["ac", "ab"], (b"a", b"b")),  # then the right id
         (["cb", "ca"], (b"c", b"a")),
         ([" b", "bc"], (b"b", b"c")),  # ids, not bytes: a space is a low byte with a high id
-        (["b\u00e9", "b!"], (b"\xc3", b"\xa9")),
+        (["b\u00e9"], (b"b", b"\xc3")),
         (["\x00\x00\x00\x01", "~~", "~~"], (b"~", b"~")),
         (["\u00ad!", "!!"], (b"!", b"!")),  # U+00AD is C2 AD
         (["zy", "yz", "zy"], (b"z", b"y")),  # the count comes first
@@ -146,7 +146,7 @@ def test_no_token_reaches_across_words_or_texts(impl):
     learned = [*bpe.vocab.values()][256:]
     assert all(len(split(token.decode())) == 1 for token in learned)
     assert sorted(learned) == [b" ab", b"ab"]
-    assert impl.train(["a", "b"] * 5, 300).merges == ()
+    assert [*impl.train(["a", "b"] * 5, 300).merges] == []
     # Whitespace that joins a word within a text does not join the word of the next one.
     assert [*impl.train(["x ", "y"] * 3, 300).merges] == []
 
@@ -161,13 +161,8 @@ def test_training_stops_when_no_pair_is_left(impl):
 
 def test_the_size_counts_everything(impl):
     text = "abcdefgh" * 5
-    for size, names in (
-        (256, ()),
-        (257, ()),
-        (260, ("<s>",)),
-        (259, ("<s>", "<e>", "<m>")),
-        (262, ("<s>", "<e>")),
-    ):
+    three = ("<s>", "<e>", "<m>")
+    for size, names in ((256, ()), (257, ()), (260, three[:1]), (259, three), (262, three[:2])):
         bpe = impl.train([text], size, names)
         assert len(bpe.vocab) == size
         assert [*bpe.vocab] == list(range(size))
@@ -254,9 +249,9 @@ def test_ids_by_hand(impl):
         # A merge whose parts are never left over.
         ([(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"a", b"bc")], "abc", [b"abc"]),
         # Words are encoded apart.
-        ([(b"a", b" "), (b"a", b"."), (b"1", b"2"), (b".", b"\n")], "a a.\n12", [b"a", b" ", b"a", b".\n", b"1", b"2"]),
+        ([(b"a", b" "), (b"1", b"2"), (b".", b"\n")], "a a.\n12", [b"a", b" ", b"a", b".\n", b"1", b"2"]),
     ],
-)  # fmt: skip
+)
 def test_the_lowest_rank_first(impl, merges, text, tokens):
     bpe = impl.BPE(merges)
     assert tokens_of(bpe, bpe.encode(text)) == tokens == slow_tokens(text, merges)
@@ -305,7 +300,7 @@ def test_every_byte_has_an_id(impl):
 def test_a_caller_may_change_what_it_gets(impl):
     bpe = impl.BPE([(b"a", b"b")])
     for text in ("ab", "ab ab"):
-        before = bpe.encode(text)
+        before = [*bpe.encode(text)]
         got = bpe.encode(text)
         got.append(7)
         got[0] = 7
@@ -335,8 +330,8 @@ def test_one_long_word(impl):
     assert bpe.decode_bytes(ids) == b"a" * n
     # 97 times 1024, and the binary digits of the rest.
     assert [len(token) for token in tokens_of(bpe, ids)] == [1024] * 97 + [512, 128, 32]
-    ids = impl.BPE([(b"a", b"b"), (b"ab", b"a")]).encode("ab" * (n // 2))
-    assert ids == [257, B] * (n // 4)
+    ids = impl.BPE([(b"a", b"b"), (b"ab", b"ab"), (b"b", b"c")]).encode("ab" * (n // 2) + "c")
+    assert ids == [257] * (n // 4) + [C]
 
 
 # Special tokens.
