@@ -15,6 +15,15 @@ TIMEOUT_S = 30
 SOURCE = "def add(a, b):\n    total = a + b\n    return total\n"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """More would only wait for each other, with matrices this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def engine(tiny_model_folder) -> Engine:
     from techtree.engines.torch_engine import TorchEngine

@@ -73,11 +73,11 @@ def test_the_order_of_tokens_does_not_matter():
 def test_draws_have_exactly_this_distribution(params):
     expected = distribution(LOGITS, params)
     generator = seeded_generator(params)
-    n = 5_000
+    n = 2_000
     counts = torch.bincount(torch.tensor([sample(LOGITS, params, generator) for _ in range(n)]), minlength=5)
     possible = expected > 0
     assert counts[~possible].sum() == 0
-    # With fixed seeds this is no gamble: p is what it is. A wrong temperature gives p < 1e-20.
+    # With fixed seeds this is no gamble: p is what it is. A wrong temperature gives p < 1e-9.
     p_value = stats.chisquare(
         counts[possible].numpy(), n * expected[possible].double().numpy() / float(expected.double().sum())
     ).pvalue

@@ -129,6 +129,11 @@ def test_text_in_doubt_is_held_back():
     ]
 
 
+def test_long_lines_take_no_long_time():
+    # With a square of the line's length, this would take hours.
+    assert shown("f(", "x)", ")" * 1_000_000) == "x"
+
+
 PARTS = st.sampled_from(
     [
         "x",

@@ -33,6 +33,13 @@ def test_bytes_that_are_not_utf8_end_the_text(tiny_tokenizer):
     assert stream.is_broken
 
 
+def test_an_id_beyond_the_tokenizer_ends_the_text(tiny_tokenizer):
+    stream = TextStream(tiny_tokenizer)
+    assert stream.push(tiny_tokenizer.encode("a")[0]) == "a"
+    assert stream.push(tiny_tokenizer.vocab_size) == ""
+    assert stream.is_broken
+
+
 @given(st.data())
 def test_any_tokens_give_what_their_valid_bytes_say(tiny_tokenizer, data):
     ids = data.draw(st.lists(st.integers(5, tiny_tokenizer.vocab_size - 1), max_size=30))

@@ -190,7 +190,7 @@ def _repeated(text: str, place: Place) -> int:
         return len(after)
     repeated = [
         n
-        for n in range(1, len(after) + 1)
+        for n in range(1, min(len(after), len(text)) + 1)
         if text.endswith(after[:n]) and not any(c.isalnum() or c.isspace() for c in after[:n])
     ]
     return min([0, *repeated], key=lambda n: _imbalance(place, text[: len(text) - n]))

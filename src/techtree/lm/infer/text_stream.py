@@ -25,9 +25,13 @@ class TextStream:
         """Add a token and return the characters that it completes.
 
         Bytes that can never become UTF-8 set `is_broken`; they and all that follow are dropped, because
-        a file that is UTF-8 must stay so.
+        a file that is UTF-8 must stay so. So does an id that means no bytes at all, which a model may have
+        beyond those of its tokenizer.
         """
         if self.is_broken:
+            return ""
+        if token >= self._tokenizer.vocab_size:
+            self.is_broken = True
             return ""
         data = self._held + self._tokenizer.decode_bytes([token])
         try:

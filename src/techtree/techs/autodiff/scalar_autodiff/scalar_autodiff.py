@@ -59,8 +59,8 @@ class Value:
     """A number that remembers which numbers it was computed from.
 
     ``+ - * /`` work with Values and plain numbers (``int``, ``float``) on either side, ``**`` with a plain
-    number as the exponent. No operation changes its operands. Two Values are two nodes, also if their
-    numbers are equal.
+    number as the exponent. Every operation gives a new Value and leaves its operands as they are. Two
+    Values are two nodes, also if their numbers are equal.
 
     Parameters
     ----------

@@ -311,6 +311,20 @@ def test_operations_do_not_change_their_operands(impl):
     assert (x.data, y.data, x.grad, y.grad) == (3.0, 4.0, 2.0, 2.0)
 
 
+def test_every_operation_gives_a_new_node(impl):
+    """x + 0 is not x: a later use of x must not show in its grad."""
+    x = impl.Value(3.0)
+    operations = [
+        *(lambda v: v + 0, lambda v: 0 + v, lambda v: v - 0, lambda v: v * 1, lambda v: 1 * v),
+        *(lambda v: v / 1, lambda v: v**1, lambda v: v.relu()),
+    ]
+    for operation in operations:
+        x.grad = 0.0
+        y = operation(x)
+        (y + 10 * x).backward()
+        assert (x.grad, y.grad) == (11.0, 1.0)
+
+
 def test_python_can_sum_them(impl):
     values = [impl.Value(n) for n in range(50)]
     total = sum(value * value for value in values)

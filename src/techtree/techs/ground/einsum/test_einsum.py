@@ -147,13 +147,21 @@ def test_spaces_mean_nothing(impl, rng):
 
 
 def test_random_specs(impl, rng):
-    """Up to four operands, repeated letters, lengths 1 and 2 to 4, results in any order."""
+    """Up to four operands, repeated letters, lengths of 1 to 3, results in any order."""
     for _ in range(150):
+        lengths = dict(zip("abcd", rng.integers(1, 4, size=4), strict=True))
         terms = ["".join(rng.choice([*"abcd"], size=rng.integers(4))) for _ in range(rng.integers(1, 5))]
         used = sorted(set("".join(terms)))
         output = "".join(rng.permutation(used)[: rng.integers(len(used) + 1)])
-        operands = [whole_numbers(rng, [LENGTHS[n] for n in term]) for term in terms]
+        operands = [whole_numbers(rng, [lengths[n] for n in term]) for term in terms]
         check(impl, f"{','.join(terms)}->{output}", *operands)
+
+
+@pytest.mark.parametrize(
+    "spec", ["ab,ab->ab", "ab,ab->ba", "abc,abd->abcd", "abc,dbc->bda", "abc,abc->cab", "abcd,abd->dbca"]
+)
+def test_axes_of_equal_length_are_told_apart_by_name(impl, rng, spec):
+    check(impl, spec, *(whole_numbers(rng, (3,) * len(term)) for term in spec.split("->")[0].split(",")))
 
 
 def test_axes_of_length_0(impl):
@@ -316,12 +324,12 @@ def test_heads_are_split_and_merged_as_attention_needs(impl, rng):
 
 
 def test_random_patterns(impl, rng):
-    """Four names, in random groups on either side; of each group one length is left out."""
-    lengths = {"b": 2, "head": 3, "t_0": 4, "D": 1}
+    """Six names, in random groups on either side; of each group one length is left out."""
+    lengths = {"b": 2, "head": 3, "t_0": 4, "D": 1, "same": 3, "x1": 2}
 
     def random_groups():
         names = [str(name) for name in rng.permutation([*lengths])]
-        cuts = sorted({0, 4, *rng.integers(1, 4, size=2).tolist()})
+        cuts = sorted({0, 6, *rng.integers(1, 6, size=3).tolist()})
         return [names[i:j] for i, j in itertools.pairwise(cuts)]
 
     for _ in range(60):

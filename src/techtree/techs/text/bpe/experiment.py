@@ -42,6 +42,8 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
     return {
         "training_bytes": _n_bytes(words),
         "unseen_bytes": _n_bytes(unseen_words),
+        "distinct_words": len(words),
+        "replacements_for_4096": _n_replacements(BPE(merges[: 4096 - 256]), words),
         "sizes": list(SIZES),
         "longest_tokens": [repr(left + right) for left, right in sorted(merges, key=_length)[-3:]],
         "first_tokens": [repr(left + right) for left, right in merges[:12]],
@@ -75,6 +77,11 @@ def _length(pair: tuple[bytes, bytes]) -> int:
 
 def _words(texts: list[str]) -> Counter[str]:
     return Counter(word for text in texts for word in split(text))
+
+
+def _n_replacements(bpe: BPE, words: Counter[str]) -> int:
+    """Count how often training put one symbol in the place of two: each time, a word became one shorter."""
+    return sum(len(word.encode("utf-8")) - len(bpe.encode(word)) for word in words)
 
 
 def _measure(bpe: BPE, training: Counter[str], unseen: Counter[str]) -> tuple[float, float, float]:
@@ -125,7 +132,10 @@ def claim(numbers: dict) -> None:
     assert gains[-1] < 1.1
     at = {size: i for i, size in enumerate(numbers["sizes"])}
     assert 3 < rates[at[4096]] < 4
-    assert (np.array(numbers["bytes_per_token_training"])[1:] > rates[1:]).all()
+    heart = np.array(numbers["bytes_per_token_training"]) / rates
+    assert (heart[1:] > 1).all()
+    assert heart[at[16384]] > heart[at[4096]]
+    assert len(set(numbers["longest_tokens"][-1][2:].rstrip("\\n'"))) <= 2  # one sign, again and again
     costs = list(numbers["million_multiplications_per_byte"].values())
     cheapest = [numbers["sizes"][int(np.argmin(cost))] for cost in costs]
     assert cheapest == sorted(cheapest)
@@ -133,6 +143,7 @@ def claim(numbers: dict) -> None:
     assert 2048 <= cheapest[1] <= 4096 <= cheapest[-1]
     assert costs[1][at[4096]] < 1.05 * min(costs[1])
     assert costs[1][at[16384]] > 1.25 * min(costs[1])
+    assert numbers["replacements_for_4096"] < numbers["distinct_words"] * (4096 - 256) / 100
     rare = numbers["share_of_rare_tokens"]
     assert (np.diff(rare) >= 0).all()
     assert rare[at[16384]] > 0.5

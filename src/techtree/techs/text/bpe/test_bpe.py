@@ -138,6 +138,7 @@ def test_merges_of_words_with_natural_frequencies(impl, rng):
 def test_words_count_as_often_as_they_occur(impl):
     assert impl.train(["xy"] + ["ab"] * 2, 257).merges[0] == (b"a", b"b")
     assert impl.train(["xy"] * 3 + ["ab"] * 2, 257).merges[0] == (b"x", b"y")
+    assert impl.train(["ABC"] * 3 + ["abc"] * 2, 257).merges[0] == (b"A", b"B")
     assert impl.train(["xy\nxy\nxy\nab\nac\nad\nab"], 257).merges[0] == (b"x", b"y")
 
 
@@ -281,7 +282,8 @@ def test_any_list_of_merges(impl, rng):
 
 def test_nothing_is_lost(impl, rng):
     bpe = impl.train(["naïve 東京 👍🏽\r\n\tx = 1"] * 3, 300, ["<end>"])
-    texts = ["", " ", "\n\n  \t", "<end>", "👩‍💻e\u0301\x00\x7f\x85\u2028", "".join(map(chr, range(0x500)))]
+    texts = ["", " ", "\n\n  \t", "<end>", "a\r\nb\r", "x . y , 's n't ?", "👩‍💻e\u0301\x00\x7f\x85\u2028"]
+    texts.append("".join(map(chr, range(0x500))))
     codes = [code for code in rng.integers(0x110000, size=2000).tolist() if not 0xD800 <= code < 0xE000]
     for text in [*texts, "".join(map(chr, codes))]:
         ids = bpe.encode(text)

@@ -325,7 +325,8 @@ MISTAKES = {
         (
             "return [i for word in split(text) for i in self._word_ids(word)]",
             "words = split(text)\n            if len(words) == 1:\n"
-            "                return self._word_ids(text)\n            return [i for word in words for i in self._word_ids(word)]",
+            "                return self._word_ids(text)\n"
+            "            return [i for word in words for i in self._word_ids(word)]",
         ),
         ("return tuple(self._ids[symbol]", "return list(self._ids[symbol]"),
     ],
