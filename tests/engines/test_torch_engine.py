@@ -1,5 +1,6 @@
 """The tiny model behind the protocol."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -128,3 +129,20 @@ def test_the_name_is_the_runs(path, name):
     from techtree.engines.torch_engine import model_name
 
     assert model_name(Path(path)) == name
+
+
+def test_it_serves_an_editor(engine):
+    """The real engine behind the real application, once."""
+    testclient = pytest.importorskip("starlette.testclient")
+    from techtree.serve.app import create_app
+
+    client = testclient.TestClient(create_app(engine), "http://127.0.0.1:8012")
+    body = {"input_prefix": "def add(a, b):\n", "prompt": "    ", "input_suffix": "\n", "n_predict": 6}
+    whole = client.post("/infill", json=body).json()
+    assert whole["content"]
+    assert whole["tokens_evaluated"] == whole["timings"]["prompt_n"] + whole["timings"]["cache_n"]
+    stream = client.post("/infill", json=body | {"stream": True}).text.split("\n\n")
+    pieces = [json.loads(event.removeprefix("data: "))["content"] for event in stream if event]
+    assert "".join(pieces) == whole["content"]
+    refused = client.post("/infill", json=body | {"temperature": -1})
+    assert refused.json()["error"]["code"] == 400

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from toy_clone import ROOT, Clone
+
+ROOT = Path(__file__).parents[2]
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="signals and shell scripts of POSIX")
 
@@ -28,7 +29,7 @@ def launcher() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def ready(clone: Clone) -> Clone:
+def ready(clone):
     """The clone, set up."""
     result = clone.run("hello")
     assert result.returncode == 0, result.stderr
@@ -36,7 +37,7 @@ def ready(clone: Clone) -> Clone:
 
 
 @posix_only
-def test_ctrl_c_and_kill_are_repaired_and_two_runs_do_not_meet(clone: Clone):
+def test_ctrl_c_and_kill_are_repaired_and_two_runs_do_not_meet(clone):
     interrupted = clone.start()
     assert "setting up" in interrupted.stderr.readline()
     os.killpg(interrupted.pid, signal.SIGINT)
@@ -67,7 +68,7 @@ def wait_until(is_true, process):
         time.sleep(0.01)
 
 
-def test_runs_the_words_in_the_environment_from_any_folder(ready: Clone, tmp_path: Path):
+def test_runs_the_words_in_the_environment_from_any_folder(ready, tmp_path: Path):
     # A file of the user's must not take the place of a module that the program imports.
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     result = ready.run("build", "--minutes", "5", "ä b", folder=tmp_path)
@@ -79,15 +80,15 @@ def test_runs_the_words_in_the_environment_from_any_folder(ready: Clone, tmp_pat
     assert ready.run("fail").returncode == 7
 
 
-def test_runs_through_a_symbolic_link(ready: Clone, tmp_path: Path):
-    linked = Clone(tmp_path)
+def test_runs_through_a_symbolic_link(ready, tmp_path: Path):
+    linked = type(ready)(tmp_path)
     linked.launcher.symlink_to(ready.launcher)
     result = linked.run("hello")
     assert result.stderr == ""
     assert Path(json.loads(result.stdout)["prefix"]).samefile(ready.venv)
 
 
-def test_test_runs_pytest_at_the_root(ready: Clone, tmp_path: Path):
+def test_test_runs_pytest_at_the_root(ready, tmp_path: Path):
     (tmp_path / "test_mine.py").touch()
     result = ready.run("test", "test_mine.py::test_it", "-k", "one", folder=tmp_path)
     answer = json.loads(result.stdout)
@@ -97,7 +98,7 @@ def test_test_runs_pytest_at_the_root(ready: Clone, tmp_path: Path):
     assert "-n" in json.loads(ready.run("test").stdout)["words"]
 
 
-def test_installs_again_when_a_pin_or_the_project_changes(ready: Clone):
+def test_installs_again_when_a_pin_or_the_project_changes(ready):
     for name in ("constraints.txt", "pyproject.toml"):
         with (ready.root / name).open("a") as file:
             file.write("# changed\n")
@@ -114,7 +115,7 @@ def test_installs_again_when_a_pin_or_the_project_changes(ready: Clone):
         ({"PIP_NO_INDEX": "", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "1"}, "could not reach"),
     ],
 )
-def test_failed_update_is_explained_and_leaves_the_environment_as_it_was(ready: Clone, environment, reason):
+def test_failed_update_is_explained_and_leaves_the_environment_as_it_was(ready, environment, reason):
     pyproject = ready.root / "pyproject.toml"
     before = pyproject.read_text()
     pyproject.write_text(before.replace("dependencies = []", 'dependencies = ["techtree-needs-this"]', 1))

@@ -206,6 +206,11 @@ def test_an_empty_result_divides_by_nothing():
     assert full["stop_type"] == "none"
 
 
+def test_half_of_a_cancelled_answer_is_no_answer():
+    assert answer(parse(), InfillResult("ret", "cancelled"), "m")["content"] == ""
+    assert answer(parse(), InfillResult("ret", "deadline"), "m")["content"] == "ret"
+
+
 def test_events_of_a_stream():
     call = parse(response_fields=["content", "stop"])
     assert piece(call, "ab") == {"index": 0, "content": "ab", "tokens": [], "stop": False, "id_slot": 0}

@@ -103,7 +103,7 @@ def test_stopping_the_server_ends_the_answers_under_way():
         assert engine.started.wait(TIMEOUT_S)
     assert engine.cancelled.is_set()
     with connection:
-        assert b'"content":"return "' in read_all(connection)
+        assert b'"content":"","index":0' in read_all(connection)
 
 
 def test_a_foreign_host_is_refused_on_the_wire(engine):

@@ -20,8 +20,8 @@ def place(tmp_path: Path) -> Environment:
         str(venv),
         str(venv / "bin" / "python"),
         str(venv / "lib" / "stamp"),
-        stamp=lambda: b"who\n" + (tmp_path / "constraints.txt").read_bytes(),
         identity=lambda: b"who\n",
+        wanted=lambda: (tmp_path / "constraints.txt").read_bytes(),
     )
 
 
@@ -43,6 +43,10 @@ def steps(place: Environment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return titles
 
 
+def complete_stamp(place: Environment) -> bytes:
+    return place.identity() + place.wanted()
+
+
 ANEW = ["virtual environment", "pip", "build tools", "packages"]
 AGAIN = ["build tools", "packages"]
 
@@ -50,7 +54,7 @@ AGAIN = ["build tools", "packages"]
 def test_first_use_makes_all_and_a_second_run_nothing(place, steps):
     assert make_ready(place) == 0
     assert steps == ANEW
-    assert Path(place.stamp_file).read_bytes() == place.stamp()
+    assert Path(place.stamp_file).read_bytes() == complete_stamp(place)
     assert make_ready(place) == 0
     assert steps == ANEW
 
@@ -63,7 +67,7 @@ def test_changed_pins_are_installed_into_what_is_there(place, steps):
     assert make_ready(place) == 0
     assert steps == ANEW + AGAIN
     assert relic.exists()
-    assert Path(place.stamp_file).read_bytes() == place.stamp()
+    assert Path(place.stamp_file).read_bytes() == complete_stamp(place)
 
 
 @pytest.mark.parametrize("harm", ["no stamp", "moved", "broken"])
@@ -77,7 +81,7 @@ def test_half_made_moved_or_broken_environment_is_emptied_and_made_anew(place, s
     if harm == "no stamp":
         Path(place.stamp_file).unlink()
     elif harm == "moved":
-        Path(place.stamp_file).write_bytes(b"somebody else\n" + place.stamp())
+        Path(place.stamp_file).write_bytes(b"somebody else\n" + complete_stamp(place))
     else:
         Path(place.python).unlink()
     assert make_ready(place) == 0
@@ -97,20 +101,24 @@ def test_working_environment_of_the_user_is_completed(place, steps):
 
 
 @pytest.mark.parametrize("changed_packages", [False, True])
+@pytest.mark.parametrize(
+    ("error", "exit_code", "told"),
+    [(InputError("pip failed"), 2, "techtree: error: pip failed"), (KeyboardInterrupt(), 130, "stopped")],
+)
 def test_failed_update_keeps_the_old_stamp_only_if_nothing_changed(
-    place, steps, changed_packages, monkeypatch, capsys
+    place, steps, error, exit_code, told, changed_packages, monkeypatch, capsys
 ):
     make_ready(place)
-    old = place.stamp()
+    old = complete_stamp(place)
 
     def fail(self, title, command):
         self.pip.is_installing = changed_packages
-        raise InputError("pip failed")
+        raise error
 
     monkeypatch.setattr(module.Progress, "step", fail)
     Path(place.root, "constraints.txt").write_text("numpy==2.4.7\n")
-    assert make_ready(place) == 2
-    assert "techtree: error: pip failed" in capsys.readouterr().err
+    assert make_ready(place) == exit_code
+    assert told in capsys.readouterr().err
     assert place.recorded() == (b"" if changed_packages else old)
 
 
@@ -147,3 +155,26 @@ def test_interpreter_of_another_environment_does_not_work(place, tmp_path):
     python.unlink()
     python.symlink_to(sys.executable)
     assert not module.is_working(place)
+
+
+def test_edit_during_a_set_up_is_noticed_by_the_next_run(place, steps, monkeypatch):
+    constraints = Path(place.root, "constraints.txt")
+    monkeypatch.setattr(module, "install", lambda *_: constraints.write_text("numpy==2.4.7\n"))
+    make_ready(place)
+    assert place.recorded() == place.identity() + b"numpy==2.4.6\n"
+
+
+def test_missing_file_is_told(place, steps, capsys):
+    Path(place.root, "constraints.txt").unlink()
+    assert make_ready(place) == 2
+    assert "constraints.txt" in capsys.readouterr().err
+
+
+def test_project_file_that_cannot_be_read_is_told_and_changes_nothing(place, steps, capsys):
+    make_ready(place)
+    old = place.recorded()
+    Path(place.root, "constraints.txt").write_text("numpy==2.4.7\n")
+    Path(place.root, "pyproject.toml").write_text("<<<<<<< HEAD\n")
+    assert make_ready(place) == 2
+    assert "must be valid TOML" in capsys.readouterr().err
+    assert place.recorded() == old

@@ -12,6 +12,7 @@ from techtree.lm.infer.generate import Limits, PrefixCache, never
 from techtree.lm.infer.infill import infill
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
+from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
 
@@ -56,8 +57,9 @@ class TorchEngine:
         InputError
             When the folder holds no model, or a damaged one.
         """
-        model, tokenizer = load_pretrained(folder)
-        return cls(model.eval(), tokenizer, model_name(folder))
+        with threads_for(0):  # it only copies
+            model, tokenizer = load_pretrained(folder)
+        return cls(model, tokenizer, model_name(folder))
 
     def infill(
         self,

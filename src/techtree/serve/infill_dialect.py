@@ -115,8 +115,10 @@ def last_piece(call: InfillCall, result: InfillResult, model: str) -> dict:
 
 
 def _full_answer(request: InfillRequest, result: InfillResult, model: str) -> dict:
+    # Half of an answer that was cancelled must not stay in an editor's cache as a suggestion.
+    text = "" if result.stop == "cancelled" else result.text
     return {
-        "content": result.text,
+        "content": text,
         "index": 0,
         "tokens": [],
         "id_slot": _slot(request),
@@ -133,7 +135,7 @@ def _full_answer(request: InfillRequest, result: InfillResult, model: str) -> di
             "seed": -1 if request.seed is None else request.seed,
             "stop": list(request.stop),
         },
-        "has_new_line": "\n" in result.text,
+        "has_new_line": "\n" in text,
         "truncated": result.is_truncated,
         "stop_type": STOP_TYPES.get(result.stop, "limit"),
         "stopping_word": result.stopping_word,

@@ -33,7 +33,7 @@ sys.exit(sys.version_info < (3, 11) or not os.path.samefile(sys.prefix, sys.argv
 
 @dataclass(frozen=True)
 class Environment:
-    """The places of a clone, and the two texts by which the launcher knows a complete `.venv`."""
+    """The places of a clone, and the two parts of the stamp that a complete `.venv` has."""
 
     root: str
     """The clone's folder."""
@@ -43,10 +43,10 @@ class Environment:
     """The interpreter in that."""
     stamp_file: str
     """The file that only a complete `.venv` has."""
-    stamp: Callable[[], bytes]
-    """Returns what that file must hold; OSError where `.venv` has no interpreter."""
     identity: Callable[[], bytes]
-    """Returns the beginning of the stamp, which does not depend on what is installed."""
+    """Returns where `.venv` is and what its interpreter is; OSError where it has none."""
+    wanted: Callable[[], bytes]
+    """Returns the files that say what is to be installed."""
 
     @property
     def lock_file(self) -> Path:
@@ -83,13 +83,15 @@ def make_ready(environment: Environment) -> int:
 
 def _make_ready(environment: Environment) -> None:
     began = time.time()
+    # Should somebody edit them meanwhile, then this stamp is out of date, and the next run updates.
+    wanted = environment.wanted()
     Path(environment.venv).mkdir(exist_ok=True)
     with environment.lock_file.open("a", encoding="utf-8") as lock:
         wait_for(lock)
         is_ours = environment.lock_file.stat().st_size > 0
         recorded = environment.recorded()
         works = is_working(environment)
-        if works and recorded == environment.stamp():
+        if works and recorded == environment.identity() + wanted:
             return  # The process that we waited for has made it.
         # A working `.venv` that the user has made is completed, never removed.
         if works and (recorded.startswith(environment.identity()) or not is_ours):
@@ -97,7 +99,7 @@ def _make_ready(environment: Environment) -> None:
         else:
             make_anew(environment, lock)
         mark_as_ours(lock)
-        atomic.write_bytes(Path(environment.stamp_file), environment.stamp())
+        atomic.write_bytes(Path(environment.stamp_file), environment.identity() + wanted)
     say(f"techtree: ready after {duration(time.time() - began)}")
 
 
@@ -150,13 +152,13 @@ def update(environment: Environment, recorded: bytes, lock: IO[str]) -> None:
     InputError
         When a step fails.
     """
-    say("techtree: pyproject.toml or constraints.txt is new; updating .venv")
+    say("techtree: updating .venv to pyproject.toml and constraints.txt")
     stamp_file = Path(environment.stamp_file)
     stamp_file.unlink(missing_ok=True)
     progress = Progress(environment.root, environment.venv, 2, lock)
     try:
         install(environment, progress)
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         if recorded and not progress.pip.is_installing:
             atomic.write_bytes(stamp_file, recorded)
         raise
@@ -168,7 +170,12 @@ def install(environment: Environment, progress: Progress) -> None:
     The build tools come first, and by constraints.txt. pip's own isolated build would fetch the newest
     ones, at each update again, so that no update would work offline.
     """
-    project = tomllib.loads(Path(environment.root, "pyproject.toml").read_text(encoding="utf-8"))
+    try:
+        project = tomllib.loads(Path(environment.root, "pyproject.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"pyproject.toml must be valid TOML; got: {error}. Correct it and run again."
+        ) from error
     build_tools = project["build-system"]["requires"]
     if "hatchling" in build_tools:
         build_tools.append("editables")  # hatchling asks for it when the install is editable.

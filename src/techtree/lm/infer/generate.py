@@ -18,6 +18,7 @@ from torch import Tensor
 
 from techtree.errors import InputError
 from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
+from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.cache import KVCache
 from techtree.lm.model.language_model import LanguageModel
 
@@ -136,10 +137,11 @@ class PrefixCache:
         n_before = len(self._ids)
         # Also after an exception in the model, the keys are those of the known tokens.
         self._kv.truncate(n_before)
-        if len(ids) == 1:
-            logits = decode_one_token(self._model, ids[0], self._kv)
-        else:
-            logits = prefill(self._model, torch.tensor(ids), self._kv, should_stop)
+        with threads_for(len(ids) * self._model.config.n_parameters):
+            if len(ids) == 1:
+                logits = decode_one_token(self._model, ids[0], self._kv)
+            else:
+                logits = prefill(self._model, torch.tensor(ids), self._kv, should_stop)
         self._ids += ids[: self._kv.length - n_before]
         return logits
 

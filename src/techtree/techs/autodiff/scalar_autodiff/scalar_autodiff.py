@@ -17,10 +17,11 @@ Paper: Griewank (2012), Who invented the reverse mode of differentiation?
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
-def topological_order(root: Hashable, inputs: Callable[[Hashable], Iterable[Hashable]]) -> list:
+def topological_order(root: Any, inputs: Callable[[Any], Iterable[Any]]) -> list:
     """List everything that a node depends on: each node once, and after all of its inputs.
 
     Parameters

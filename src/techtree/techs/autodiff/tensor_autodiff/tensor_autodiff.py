@@ -1,15 +1,15 @@
 """Arrays that remember how they were computed, and gradients for all of them in one backward pass.
 
-Claim: the scalar engine works for arrays unchanged. Only what stands on an edge is new: not a number to multiply
-by, but a function that carries a gradient from the result of an operation back to one of its inputs.
+Claim: the scalar engine works for arrays unchanged. Only what stands on an edge is new: not a number to
+multiply by, but a function that carries a gradient from the result of an operation back to one input.
 
-Idea: every operation is a value, and for each input such a function, which is never called for a constant. Whatever
-NumPy repeated by broadcasting, the backward pass sums up again, in one place for all operations.
+Idea: every operation is a value and, for each input, such a function; for a constant it is never called. What
+NumPy repeated by broadcasting, the backward pass adds up again, in one place for all operations.
 
-Legend: ``g`` the gradient of the end with respect to an operation's result, same shape as the result.
+Legend: ``g`` the gradient of the end with respect to the result of an operation, of the result's shape.
 
-Left out: gradients of gradients, changes in place (an array that entered an operation must stay as it is until the
-backward pass is done), and indexing with repeated letters on one operand of `einsum`.
+Left out: gradients of gradients; changes in place. An array that entered an operation, as data, index or
+mask, must stay as it is until the backward pass is done.
 
 Paper: Baydin, Pearlmutter, Radul, Siskind (2018), https://jmlr.org/papers/v18/17-468.html
 """
@@ -22,23 +22,55 @@ from contextvars import ContextVar
 import numpy as np
 
 from techtree.techs.autodiff.scalar_autodiff import topological_order
+from techtree.techs.ground.einsum import einsum as contract
 
-_einsum = np.einsum
 _is_recording = ContextVar("_is_recording", default=True)
 
 
 class Tensor:
     """An array of floating-point numbers that remembers how it was computed.
 
+    ``+ - * / ** @`` take a tensor on one side, and a tensor, array or number on the other. They
+    broadcast, and treat axes, as NumPy does: ``@`` takes stacks of matrices and operands with one axis.
+    Arrays and numbers are constants. Numbers (also as arrays without axes), and arrays of integers or
+    booleans, take the dtype of the tensor, so that float32 stays float32; otherwise dtypes mix as in NumPy.
+    Every operation gives a new tensor. Its data may share memory with its operands', and its
+    ``requires_grad`` is true if that of an operand is.
+
     Parameters
     ----------
     data
-        An array, kept and not copied if its dtype is floating; integers and booleans become float64.
+        An array or nested list. A floating dtype is kept, and an array of one is not copied; integers and
+        booleans become float64; ``TypeError`` for anything else.
     requires_grad
         Whether `backward` shall leave a gradient here.
+
+    Attributes
+    ----------
+    data
+        The NumPy array.
+    grad
+        None, or an array of the shape and dtype of ``data``, left by `backward`.
+    requires_grad
+        True for those tensors, and for all that was computed from them.
+    shape, ndim, dtype
+        Of the data.
+
+    Notes
+    -----
+    Gradients of ``a ** b``: ``b * a**(b - 1)`` and ``a**b * log(a)``, the first being 0 where b is 0,
+    also for a = 0. The second is not evaluated for a constant b, so that a may be negative then.
+
+    Examples
+    --------
+    >>> w, b = Tensor([[1.0], [2.0]], requires_grad=True), Tensor([0.5], requires_grad=True)
+    >>> loss = ((np.array([[1.0, 3.0], [2.0, 4.0]]) @ w + b) ** 2).sum()
+    >>> loss.backward()  # the errors are 7.5 and 10.5
+    >>> float(loss.data), w.grad.tolist(), b.grad.tolist()
+    (166.5, [[57.0], [129.0]], [36.0])
     """
 
-    __array_ufunc__ = None  # makes NumPy leave `array * tensor` to the tensor
+    __array_ufunc__ = None  # makes NumPy leave `array + tensor` to the tensor
 
     def __init__(self, data, requires_grad: bool = False):
         data = np.asarray(data)
@@ -49,60 +81,61 @@ class Tensor:
         self.grad: np.ndarray | None = None
         self.edges: tuple[tuple[Tensor, Callable], ...] = ()
 
-    def __repr__(self) -> str:
-        return f"Tensor({self.data}, requires_grad={self.requires_grad})"
-
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of ``data``."""
+        """The lengths of the axes."""
         return self.data.shape
 
     @property
     def ndim(self) -> int:
-        """The number of axes of ``data``."""
+        """The number of axes."""
         return self.data.ndim
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of ``data``."""
+        """The type of the entries."""
         return self.data.dtype
 
+    def __repr__(self) -> str:
+        return f"Tensor({self.data}, requires_grad={self.requires_grad})"
+
     def __add__(self, other):
-        a, b = self, _operand(other, self.dtype)
+        a, b = _tensors(self, other)
         return record(a.data + b.data, (a, lambda g: g), (b, lambda g: g))
 
     def __sub__(self, other):
-        a, b = self, _operand(other, self.dtype)
+        a, b = _tensors(self, other)
         return record(a.data - b.data, (a, lambda g: g), (b, lambda g: -g))
 
     def __mul__(self, other):
-        a, b = self, _operand(other, self.dtype)
+        a, b = _tensors(self, other)
         return record(a.data * b.data, (a, lambda g: g * b.data), (b, lambda g: g * a.data))
 
     def __truediv__(self, other):
-        a, b = self, _operand(other, self.dtype)
+        a, b = _tensors(self, other)
         value = a.data / b.data
         return record(value, (a, lambda g: g / b.data), (b, lambda g: -g * value / b.data))
 
     def __pow__(self, other):
-        a, b = self, _operand(other, self.dtype)
-        value = a.data**b.data
+        a, b = _tensors(self, other)
+        power = other if type(other) in (int, float) else b.data  # NumPy is fast for plain numbers only
+        value = a.data**power
+        lowered = power - (power != 0)  # 0 stays 0: -1 would divide by a base of 0
         return record(
             value,
-            # An exponent of 0 must not be lowered to -1: the base may be 0.
-            (a, lambda g: g * b.data * a.data ** (b.data - (b.data != 0))),
+            (a, lambda g: g * power * a.data**lowered),
             (b, lambda g: g * value * np.log(a.data)),
         )
 
     def __matmul__(self, other):
-        a, b = self, _operand(other, self.dtype)
+        a, b = _tensors(self, other)
         if b.ndim == 1:
             column = a @ b.reshape(-1, 1)
             return column.reshape(column.shape[:-1])
         if a.ndim == 1:
             row = a.reshape(1, -1) @ b
             return row.reshape(row.shape[:-2] + row.shape[-1:])
-        if a.ndim > 2 and b.ndim == 2:  # many matrices times the same one: one long matrix times it
+        if a.ndim > 2 and b.ndim == 2:  # a stack of matrices times one: put end to end they are one matrix
             rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) @ b
             return rows.reshape(a.shape[:-1] + b.shape[-1:])
         return record(
@@ -115,22 +148,22 @@ class Tensor:
         return record(-self.data, (self, lambda g: -g))
 
     def __radd__(self, other):
-        return self + other
+        return _tensors(other, self)[0] + self
 
     def __rsub__(self, other):
-        return _operand(other, self.dtype) - self
+        return _tensors(other, self)[0] - self
 
     def __rmul__(self, other):
-        return self * other
+        return _tensors(other, self)[0] * self
 
     def __rtruediv__(self, other):
-        return _operand(other, self.dtype) / self
+        return _tensors(other, self)[0] / self
 
     def __rpow__(self, other):
-        return _operand(other, self.dtype) ** self
+        return _tensors(other, self)[0] ** self
 
     def __rmatmul__(self, other):
-        return _operand(other, self.dtype) @ self
+        return _tensors(other, self)[0] @ self
 
     def exp(self):
         """Return e to the power of each entry."""
@@ -152,75 +185,125 @@ class Tensor:
         return record(value, (self, lambda g: g * (1 - value * value)))
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
-        """Add up along one axis, several, or all."""
+        """Add up along an axis, several, or all (None); ``keepdims`` leaves them with length 1."""
         value = self.data.sum(axis=axis, keepdims=True)
-        pull_back = lambda g: np.broadcast_to(g.reshape(value.shape), self.shape)  # noqa: E731
-        return record(value if keepdims else value.squeeze(axis), (self, pull_back))
+        return record(
+            value if keepdims else value.squeeze(axis),
+            (self, lambda g: np.broadcast_to(g.reshape(value.shape), self.shape)),
+        )
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
-        """Average along one axis, several, or all."""
+        """Average along an axis, several, or all (None)."""
         total = self.sum(axis, keepdims)
         return total / (self.data.size // max(total.data.size, 1))
 
     def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False):
-        """Take the largest along one axis, several, or all; entries that tie share the gradient equally."""
+        """Return the largest along an axis, several, or all (None); a tie shares the gradient equally."""
         value = self.data.max(axis=axis, keepdims=True)
 
         def pull_back(g):
-            ties = self.data == value
-            return g.reshape(value.shape) * ties / ties.sum(axis=axis, keepdims=True)
+            is_largest = self.data == value
+            return g.reshape(value.shape) * is_largest / is_largest.sum(axis=axis, keepdims=True)
 
         return record(value if keepdims else value.squeeze(axis), (self, pull_back))
 
     def reshape(self, *shape):
-        """Return the same entries, in the same order, in another shape: ``reshape(2, -1)`` or ``reshape((2, -1))``."""
+        """Return the same entries in another shape: ``reshape(2, -1)`` or ``reshape((2, -1))``."""
         return record(self.data.reshape(*shape), (self, lambda g: g.reshape(self.shape)))
 
     def transpose(self, *axes):
-        """Reorder the axes, ``transpose(1, 0, 2)`` or ``transpose((1, 0, 2))``; without arguments reverse them."""
-        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-        order = order or range(self.ndim)[::-1]
-        return record(
-            self.data.transpose(order), (self, lambda g: np.moveaxis(g, range(self.ndim), order))
-        )
+        """Reorder the axes: ``transpose(1, 0, 2)`` or ``transpose((1, 0, 2))``; without arguments reverse."""
+        order = axes[0] if len(axes) == 1 and np.ndim(axes[0]) else axes or range(self.ndim)[::-1]
+        back = (self, lambda g: np.moveaxis(g, range(self.ndim), order))
+        return record(self.data.transpose(order), back)
 
     def swapaxes(self, first: int, second: int):
         """Exchange two axes."""
         return record(self.data.swapaxes(first, second), (self, lambda g: g.swapaxes(first, second)))
 
     def __getitem__(self, index):
-        def scatter(g):
+        """Select as NumPy does; an entry that is selected twice receives both gradients."""
+        value = self.data[index]
+
+        def pull_back(g):
             whole = np.zeros(self.shape, g.dtype)
-            np.add.at(whole, index, g)  # whole[index] += g would count a repeated index once
+            if np.may_share_memory(value, self.data):  # a slice has each entry once
+                whole[index] = g
+            else:
+                np.add.at(whole, index, g)
             return whole
 
-        return record(self.data[index], (self, scatter))
+        return record(value, (self, pull_back))
 
     def detach(self):
         """Return a constant with the same data, not copied."""
         return Tensor(self.data)
 
-    def backward(self, gradient=None) -> None:
-        """Add the gradient of this tensor to the ``grad`` of each leaf that it was computed from."""
+    def backward(self, gradient: np.ndarray | None = None) -> None:
+        """Add to ``grad`` of the tensors that this one was computed from the gradient with respect to them.
+
+        Only tensors that were made with ``requires_grad=True`` receive one; that of a result is dropped as
+        soon as it has been passed on, and its ``grad`` stays None. The first gradient to arrive is set, later
+        ones, of this call or the next, are added. Calling `backward` again adds the same again.
+
+        Parameters
+        ----------
+        gradient
+            Of the end with respect to this tensor, same shape, not changed; 1 for a tensor of one entry.
+
+        Raises
+        ------
+        ValueError
+            When ``requires_grad`` is false, the shape of the gradient is another, or it is left out for a
+            tensor of more or fewer entries than one.
+
+        Notes
+        -----
+        Each ``grad`` is a writable array of its own: it shares no memory with another, with ``gradient`` or
+        with any data. Chains of a hundred thousand operations are fine.
+        """
         if not self.requires_grad:
-            raise ValueError("backward needs a tensor computed from one with requires_grad=True, outside no_grad")
+            raise ValueError("backward needs a tensor with requires_grad, computed outside of no_grad")
         if gradient is None and self.data.size != 1:
-            raise ValueError(f"only a tensor of one entry has a default gradient; got shape {self.shape}")
-        gradient = np.ones(self.shape) if gradient is None else np.asarray(gradient)
-        if gradient.shape != self.shape:
-            raise ValueError(f"the gradient must have the shape {self.shape}; got {gradient.shape}")
-        gradients = {self: gradient.astype(self.dtype)}
+            raise ValueError(f"a tensor of shape {self.shape} needs a gradient; only one entry has a default")
+        if gradient is not None and np.shape(gradient) != self.shape:
+            raise ValueError(f"the gradient must have the shape {self.shape}; got {np.shape(gradient)}")
+        gradients = {self: np.asarray(np.ones(self.shape) if gradient is None else gradient, self.dtype)}
         for node in reversed(topological_order(self, lambda tensor: [each for each, _ in tensor.edges])):
-            g = gradients.pop(node)
+            g = np.asarray(gradients.pop(node))
             if not node.edges:
-                node.grad = np.array(g if node.grad is None else node.grad + g)
+                node.grad = np.array(g) if node.grad is None else np.asarray(node.grad + g)
             for each, pull_back in node.edges:
                 part = _unbroadcast(pull_back(g), each)
                 gradients[each] = gradients[each] + part if each in gradients else part
 
 
-def record(value, *edges: tuple[Tensor, Callable[[np.ndarray], np.ndarray]]) -> Tensor:
-    """Make the result of an operation, with what the backward pass needs to know about it."""
+def record(value: np.ndarray, *edges: tuple[Tensor, Callable[[np.ndarray], np.ndarray]]) -> Tensor:
+    """Make the result of an operation: the way in which every operation above is written, and new ones are.
+
+    Parameters
+    ----------
+    value
+        The result.
+    edges
+        A pair for each input: the tensor, and a function that takes the gradient ``g`` with respect to the
+        result, which it must not change, and returns the gradient with respect to the input, in its shape or
+        in one that its shape broadcasts to; what was repeated is then summed. The same input may come twice.
+
+    Returns
+    -------
+    Tensor
+        Needs a gradient if an input does and nothing forbids it (`no_grad`); otherwise a constant that
+        remembers nothing. The functions are called only by `backward`, and only for inputs that need it.
+
+    Examples
+    --------
+    >>> x = Tensor([0.0, 1.0], requires_grad=True)
+    >>> y = record(np.sin(x.data), (x, lambda g: g * np.cos(x.data)))
+    >>> y.backward(np.array([1.0, 0.0]))
+    >>> x.grad.tolist()
+    [1.0, 0.0]
+    """
     result = Tensor(value)
     if _is_recording.get():
         result.edges = tuple((each, pull_back) for each, pull_back in edges if each.requires_grad)
@@ -228,10 +311,18 @@ def record(value, *edges: tuple[Tensor, Callable[[np.ndarray], np.ndarray]]) -> 
     return result
 
 
-def where(mask, a, b) -> Tensor:
-    """Take each entry from ``a`` where the mask is true, from ``b`` elsewhere."""
-    dtype = next((each.dtype for each in (a, b) if isinstance(each, Tensor)), np.dtype(np.float64))
-    mask, a, b = np.asarray(mask, dtype=bool), _operand(a, dtype), _operand(b, dtype)
+def where(mask: np.ndarray, a, b) -> Tensor:
+    """Take each entry from ``a`` where the mask is true, from ``b`` elsewhere; the three broadcast.
+
+    Parameters
+    ----------
+    mask
+        An array of booleans, a constant.
+    a, b
+        Tensors, arrays or numbers; their dtypes mix as in the operators of `Tensor`. An entry that is not
+        taken gets the gradient 0, also if it is infinite or NaN.
+    """
+    a, b = _tensors(a, b)
     return record(
         np.where(mask, a.data, b.data),
         (a, lambda g: np.where(mask, g, 0)),
@@ -239,41 +330,63 @@ def where(mask, a, b) -> Tensor:
     )
 
 
-def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Join tensors along an axis."""
+def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
+    """Join tensors, or arrays as constants, along an axis that they have."""
+    tensors = _tensors(*tensors)
+    value = np.concatenate([each.data for each in tensors], axis=axis)
     ends = np.cumsum([each.shape[axis] for each in tensors])
 
-    def part(start, end):
+    def cut(start, end):
         return lambda g: g.swapaxes(0, axis)[start:end].swapaxes(0, axis)
 
-    pull_backs = [part(end - each.shape[axis], end) for each, end in zip(tensors, ends, strict=True)]
-    value = np.concatenate([each.data for each in tensors], axis=axis)
-    return record(value, *zip(tensors, pull_backs, strict=True))
+    return record(
+        value, *((each, cut(end - each.shape[axis], end)) for each, end in zip(tensors, ends, strict=True))
+    )
 
 
-def einsum(spec: str, *tensors: Tensor) -> Tensor:
-    """Contract tensors over named axes; the spec as in `techtree.techs.ground.einsum`."""
-    arrays = [each.data for each in tensors]
-    left, output = spec.replace(" ", "").split("->")
-    terms = left.split(",")
+def einsum(spec: str, *operands) -> Tensor:
+    """Contract tensors, or arrays as constants, along named axes.
 
-    def pull_back(place):
-        others = [n for n in range(len(terms)) if n != place]
-        known = set(output).union(*(terms[n] for n in others))
-        # An axis that only this operand has was summed over: every entry along it gets the same gradient.
-        alone = [n for n, name in enumerate(terms[place]) if name not in known]
-        extra = "".join(terms[place][n] for n in alone)
-        back = ",".join([output, *(terms[n] for n in others), extra]) + "->" + terms[place]
-        ones = np.ones([tensors[place].shape[n] for n in alone], tensors[place].dtype)
-        return lambda g: _einsum(back, g, *(arrays[n] for n in others), ones)
+    Parameters
+    ----------
+    spec
+        As in `techtree.techs.ground.einsum`, with ``->``, and no letter twice in a term.
+    operands
+        One for each term.
 
-    edges = [(each, pull_back(place)) for place, each in enumerate(tensors)]
-    return record(_einsum(spec, *arrays), *edges)
+    Raises
+    ------
+    ValueError
+        When a term has a letter twice, ``->`` is missing, or as in `techtree.techs.ground.einsum`.
+    """
+    tensors = _tensors(*operands)
+    inputs, arrow, output = spec.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow or any(len(set(term)) < len(term) for term in terms):
+        raise ValueError(f"the spec must have -> and no letter twice in a term; got {spec!r}")
+    value = contract(spec, *(each.data for each in tensors))
+
+    def pull_back(n):
+        others = [m for m in range(len(tensors)) if m != n]
+        names = ",".join([output, *(terms[m] for m in others)])
+        shared = "".join(letter for letter in terms[n] if letter in names)
+        summed = tuple(axis for axis, letter in enumerate(terms[n]) if letter not in names)
+
+        def exchanged(g):  # the result's term and the operand's change places
+            part = contract(f"{names}->{shared}", g, *(tensors[m].data for m in others))
+            return np.broadcast_to(np.expand_dims(part, summed), tensors[n].shape)
+
+        return exchanged
+
+    return record(value, *((each, pull_back(n)) for n, each in enumerate(tensors)))
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Record nothing in a ``with`` block, of this thread only; results are constants."""
+    """Record nothing inside a ``with`` block: results are constants, which keep nothing alive but their data.
+
+    Blocks may be nested, and end as usual when an error leaves them. Other threads are not affected.
+    """
     token = _is_recording.set(False)
     try:
         yield
@@ -281,16 +394,22 @@ def no_grad() -> Iterator[None]:
         _is_recording.reset(token)
 
 
-def _operand(other, dtype: np.dtype) -> Tensor:
-    """Return a constant for what is not a tensor; only an array of floats brings a dtype of its own."""
-    if isinstance(other, Tensor):
-        return other
-    other = np.asarray(other)
-    return Tensor(other if other.ndim and other.dtype.kind == "f" else other.astype(dtype))
+def _tensors(*operands) -> list[Tensor]:
+    """Make constants of what is not a tensor: of the first tensor's dtype, except for arrays of floats."""
+    dtype = next((each.dtype for each in operands if isinstance(each, Tensor)), np.dtype(np.float64))
+
+    def constant(x):
+        x = np.asarray(x)
+        return Tensor(x if x.ndim and x.dtype.kind == "f" else x.astype(dtype))
+
+    return [each if isinstance(each, Tensor) else constant(each) for each in operands]
 
 
 def _unbroadcast(gradient: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Sum over the axes along which the tensor was repeated, so that the gradient takes its shape."""
+    gradient = np.asarray(gradient, dtype=tensor.dtype)
+    if gradient.shape == tensor.shape:
+        return gradient
     n_new = gradient.ndim - tensor.ndim
     axes = [n for n, size in enumerate(gradient.shape) if n < n_new or size != tensor.shape[n - n_new]]
-    return gradient.sum(axis=tuple(axes)).reshape(tensor.shape).astype(tensor.dtype, copy=False)
+    return gradient.sum(axis=tuple(axes), keepdims=True).reshape(tensor.shape)

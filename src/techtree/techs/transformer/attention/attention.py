@@ -70,8 +70,8 @@ def attention_weights(q: Tensor, k: Tensor, mask: np.ndarray | None = None) -> T
     -------
     Tensor
         (..., Q, K), of the dtype of ``q`` and ``k``. Each row sums to 1. A key that may not be seen has
-        weight 0, exactly, and no gradient comes from there. A row in which no key may be seen is all 0. Gradients
-        flow to q and k, where these require them.
+        weight 0, exactly, and no gradient comes from there. A row in which no key may be seen is all 0.
+        Gradients flow to q and k, where these require them.
 
     Raises
     ------

@@ -11,10 +11,10 @@ import pytest
 from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
 from techtree.techs.ground.gradcheck import check_gradient
 
-Q, K, D, E = 3, 5, 4, 2
+Q, K, D, E = 3, 5, 6, 2
 
-# Values are of size 1 and sums have at most a few dozen terms, which costs about 1e-15 * 30; gradients chain a few
-# of them. A wrong formula is off by far more than 1e-6.
+# Values are of size 1 and sums have at most a few dozen terms, which costs about 1e-15 * 30; gradients chain
+# a few of them. A wrong formula is off by far more than 1e-6.
 TOLERANCE = 1e-12
 
 
@@ -146,14 +146,18 @@ def test_any_sizes(impl, rng, n_queries, n_keys, width, value_width):
     q, k = rng.normal(size=(n_queries, width)), rng.normal(size=(n_keys, width))
     v = rng.normal(size=(n_keys, value_width))
     everything = np.ones((n_queries, n_keys), dtype=bool)
-    close(impl.attention(*constants(q, k, v)).data, slow_attention(q, k, v, everything))
-    close(impl.attention_weights(*constants(q, k)).data, slow_weights(q, k, everything))
+    some = rng.random((n_queries, n_keys)) < 0.5
+    some[:, n_keys // 2] = True
+    for mask in (None, some):
+        seen = everything if mask is None else mask
+        close(impl.attention(*constants(q, k, v), mask).data, slow_attention(q, k, v, seen))
+        close(impl.attention_weights(*constants(q, k), mask).data, slow_weights(q, k, seen))
 
 
 def test_the_scale_is_the_root_of_the_width_of_queries_and_keys(impl, rng):
-    """Zeros in 12 more columns change the width from 4 to 16, and so halve the scores: nothing else."""
+    """Zeros in three times as many columns more change the width to 4 D, and so halve the scores."""
     q, k, v = inputs(rng)
-    wide = [np.concatenate([x, np.zeros((len(x), 12))], axis=1) for x in (q, k)]
+    wide = [np.concatenate([x, np.zeros((len(x), 3 * D))], axis=1) for x in (q, k)]
     close(
         impl.attention_weights(*constants(*wide)).data,
         impl.attention_weights(*constants(q / 2, k)).data,
@@ -253,12 +257,12 @@ def test_scores_of_any_size(impl, dtype):
     k = np.array([[256, 0, 0, 0], [256, 0, 0, 0], [-256, 0, 0, 0], [128, 0, 0, 0]], dtype)
     v = np.array([[1], [3], [7], [9]], dtype)
     weights = impl.attention_weights(*constants(q, k)).data
-    assert weights.tolist() == [[0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 1, 0]]
-    assert impl.attention(*constants(q, k, v)).data.tolist() == [[2], [5], [7]]
+    close(weights, [[0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 1, 0]], 1e-6)
+    close(impl.attention(*constants(q, k, v)).data, [[2], [5], [7]], 1e-5)
     tq, tk, tv = tensors(q, k, v)
     impl.attention(tq, tk, tv).backward(np.ones((3, 1), dtype))
     assert all(np.isfinite(tensor.grad).all() for tensor in (tq, tk, tv))
-    close(tv.grad, [[0.75], [0.75], [1.25], [0.25]])
+    close(tv.grad, [[0.75], [0.75], [1.25], [0.25]], 1e-6)
 
 
 @pytest.mark.parametrize("size", [1e4, 1e6])
