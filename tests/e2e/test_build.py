@@ -56,7 +56,7 @@ def finished(tmp_path_factory, corpus) -> Path:
 def test_the_folder_of_a_finished_run(finished):
     report = json.loads((finished / "report.json").read_text(encoding="utf-8"))
     assert set(report["ngram_bits_per_byte"]) == {"2", "3", "4", "5"}
-    assert (report["steps"], report["tokens"]) == (40, 40 * 4096)
+    assert (report["steps"], report["tokens"]) == (40, 40 * 2048)
     assert report["n_parameters"] > 0
     assert report["tokens_per_s"] > 0
     assert 0 < report["bits_per_byte"] < 8

@@ -99,7 +99,7 @@ class Clone:
         self, *words: str, folder: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, folder=folder, **environment)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

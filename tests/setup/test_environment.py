@@ -71,7 +71,7 @@ def test_changed_pins_are_installed_into_what_is_there(place, steps):
 
 
 @pytest.mark.parametrize("harm", ["no stamp", "moved", "broken"])
-def test_half_made_moved_or_broken_environment_is_emptied_and_made_anew(place, steps, harm):
+def test_half_made_moved_or_broken_environment_is_emptied_and_made_anew(place, steps, harm, capsys):
     make_ready(place)
     outside = Path(place.root, "mine")
     outside.mkdir()
@@ -86,6 +86,7 @@ def test_half_made_moved_or_broken_environment_is_emptied_and_made_anew(place, s
         Path(place.python).unlink()
     assert make_ready(place) == 0
     assert steps == ANEW + ANEW
+    assert capsys.readouterr().err.count("removing what is in .venv") == 1
     assert not Path(place.venv, "relic").exists()
     assert not Path(place.venv, "link").is_symlink()
     assert (outside / "file").exists()

@@ -130,10 +130,13 @@ def make_anew(environment: Environment, lock: IO[str]) -> None:
     say(f"techtree: setting up .venv with Python {version} (once; usually one to five minutes)")
     if 0 < shutil.disk_usage(environment.venv).free < NEEDED_BYTES:  # Some network drives report 0.
         raise InputError(disk_full_message(environment.root))
-    for entry in Path(environment.venv).iterdir():
+    entries = [entry for entry in Path(environment.venv).iterdir() if entry != environment.lock_file]
+    if entries:
+        say("  removing what is in .venv, because it is half-made, moved or broken")
+    for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry != environment.lock_file:
+        else:
             entry.unlink()
     mark_as_ours(lock)
     progress = Progress(environment.root, environment.venv, 4, lock)

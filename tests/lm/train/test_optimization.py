@@ -23,7 +23,8 @@ def test_every_parameter_has_one_optimizer(tie_embeddings):
     groups = optimizers(model, TrainConfig(n_steps=1), torch.float32)
     names = [name for optimizer in groups.values() for name in optimizer.parameters]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
-    tables = {"model.embed_tokens.weight"} | (set() if tie_embeddings else {"lm_head.weight"})
-    assert groups["tables"].parameters.keys() == tables
+    assert list(groups["embedding"].parameters) == ["model.embed_tokens.weight"]
+    heads = [] if tie_embeddings else ["lm_head.weight"]
+    assert [name for group in groups if group == "head" for name in groups[group].parameters] == heads
     assert all(name.endswith("norm.weight") for name in groups["gains"].parameters)
     assert len(groups["muon"].parameters) == 2 * 7

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class AdamW:
-    """The optimizer of the tables and of the norms' gains.
+    """The optimizer of embedding, head and the norms' gains.
 
     Parameters
     ----------

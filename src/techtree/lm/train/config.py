@@ -13,10 +13,12 @@ class TrainConfig:
     """How many batches to learn from."""
     seed: int = 0
     """Of the first weights."""
-    muon_lr: float = 0.02
+    muon_lr: float = 0.01
     """The learning rate of the layers' matrices."""
-    embedding_lr: float = 0.01
-    """The learning rate of the embedding table and of the head."""
+    embedding_lr: float = 0.1
+    """The learning rate of the embedding table."""
+    head_lr: float = 0.006
+    """The learning rate of the output head, where it is a table of its own."""
     gain_lr: float = 0.01
     """The learning rate of the norms' gains."""
     weight_decay: float = 0.05
@@ -32,7 +34,7 @@ class TrainConfig:
         for name in ("n_steps", "n_micro_batches"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("muon_lr", "embedding_lr", "gain_lr", "weight_decay", "warmup_steps"):
+        for name in ("muon_lr", "embedding_lr", "head_lr", "gain_lr", "weight_decay", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative; got {getattr(self, name)}")
         if not 0 <= self.decay_fraction <= 1:

@@ -17,15 +17,19 @@ def optimizers(model: LanguageModel, config: TrainConfig, dtype: torch.dtype) ->
     A row of the embedding table is a vector that is looked up, no linear map between spaces with a
     scale: orthogonalizing it means nothing. ``dtype`` is the precision of Muon's matrix products.
     """
-    matrices: dict[str, Tensor] = {}
-    tables: dict[str, Tensor] = {}
-    gains: dict[str, Tensor] = {}
+    embedding = model.model.embed_tokens.weight
+    groups: dict[str, dict[str, Tensor]] = {"muon": {}, "embedding": {}, "head": {}, "gains": {}}
     for name, parameter in model.named_parameters():
-        is_table = parameter is model.head or parameter is model.model.embed_tokens.weight
-        kind = gains if parameter.ndim == 1 else tables if is_table else matrices
-        kind[name] = parameter
-    return {
-        "muon": Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay, dtype=dtype),
-        "tables": AdamW(tables, lr=config.embedding_lr),
-        "gains": AdamW(gains, lr=config.gain_lr),
+        if parameter is embedding:
+            group = "embedding"
+        elif parameter is model.head:
+            group = "head"
+        else:
+            group = "gains" if parameter.ndim == 1 else "muon"
+        groups[group][name] = parameter
+    made: dict[str, Optimizer] = {
+        "muon": Muon(groups["muon"], lr=config.muon_lr, weight_decay=config.weight_decay, dtype=dtype),
+        "embedding": AdamW(groups["embedding"], lr=config.embedding_lr),
+        "gains": AdamW(groups["gains"], lr=config.gain_lr),
     }
+    return made | ({"head": AdamW(groups["head"], lr=config.head_lr)} if groups["head"] else {})
