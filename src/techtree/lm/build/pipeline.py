@@ -1,0 +1,281 @@
+"""The whole way from source files to a measured model, in stages that survive a kill.
+
+Each stage leaves its result in the run's folder by one atomic write, and a later start takes it from there.
+So the same command resumes a run that was stopped at any moment; and because all that the result depends
+on is fixed before training (documents, tokenizer, plan), it ends with the same weights bit for bit.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import techtree
+from techtree import atomic
+from techtree.errors import InputError
+from techtree.lm.build.config import BuildConfig
+from techtree.lm.build.corpus_file import read_documents, write_documents
+from techtree.lm.build.machine import training_rate
+from techtree.lm.build.plan import Plan, make_plan
+from techtree.lm.build.report import write_report
+from techtree.lm.build.samples import make_samples
+from techtree.lm.build.stages import Display, Stages, kept, read_json
+from techtree.lm.data.corpus import Document, collect
+from techtree.lm.data.near_duplicates import without_near_duplicates
+from techtree.lm.data.rows import RowsConfig, TokenRows
+from techtree.lm.data.split import split_by_file
+from techtree.lm.eval.bits_per_byte import bits_per_byte
+from techtree.lm.eval.held_out import evaluated
+from techtree.lm.eval.ngram import ngram_scores
+from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
+from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.tokenizer import Tokenizer
+from techtree.lm.train import checkpoint
+from techtree.lm.train.precision import compute_dtype
+from techtree.lm.train.trainer import train
+
+MAX_EVALUATED_BYTES = 500_000
+EVALUATED_BYTES_PER_MINUTE = 100_000
+"""A short run shall not spend its time on being measured. (100 kB give the bits per byte to about 1 %.)"""
+
+BYTES_PER_VOCABULARY_ENTRY = 3000
+"""A token that occurs a few times in the whole corpus is not worth a row of the embedding table."""
+
+MAX_VOCAB_SIZE, MIN_VOCAB_SIZE = 4096, 512
+
+BYTES_PER_TOKEN = 3
+"""At least, on source code with a vocabulary of some thousands."""
+
+MODEL = "model"
+"""The name of the model's folder within the run's."""
+
+OTHER_STAGES_S = 12
+"""What export, samples and report take after the training, at most, on the reference machine."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The documents, split, and the tokenizer that was trained on them."""
+
+    train: Sequence[Document]
+    held_out: Sequence[Document]
+    tokenizer: Tokenizer
+    about: dict[str, Any]
+
+
+def build(config: BuildConfig, display: Display) -> dict[str, Any]:
+    """Build a model, or go on where an earlier call was stopped.
+
+    Returns
+    -------
+    dict
+        What report.json holds.
+
+    Raises
+    ------
+    InputError
+        When the corpus cannot be used, the folder holds another run, or it cannot be written.
+    """
+    stages = Stages(config.folder, display)
+    data = _prepare(config, stages)
+    ngram = stages.run(
+        "count n-grams",
+        lambda: kept(config.folder / "ngram.json", lambda: _ngram(data)),
+        lambda scores: f"{min(scores.values()):.3f} bits per byte, the best of orders {', '.join(scores)}",
+    )
+    plan = stages.run(
+        "measure this machine",
+        lambda: Plan.from_dict(
+            kept(config.folder / "plan.json", lambda: _plan(config, data, stages).to_dict())
+        ),
+        _described_plan,
+    )
+    model, losses = _train(config, plan, data, stages)
+    scores = stages.run(
+        "measure the model",
+        lambda: kept(config.folder / "evaluation.json", lambda: _evaluate(model, data, plan, display)),
+        lambda scores: f"{scores['bits_per_byte']:.3f} bits per byte on {scores['n_bytes']:,} held-out bytes",
+    )
+    samples = stages.run(
+        "complete held-out code",
+        lambda: kept(
+            config.folder / "samples.json", lambda: make_samples(model, data.tokenizer, data.held_out)
+        ),
+        lambda samples: f"{len(samples)} samples",
+    )
+    report = _report(config, plan, data, stages, ngram, scores, samples)
+    write_report(config.folder, report, losses)
+    for name in (checkpoint.FILE_NAME, "rows.npy", "rows.json"):
+        (config.folder / name).unlink(missing_ok=True)
+    return report
+
+
+def _prepare(config: BuildConfig, stages: Stages) -> Data:
+    """Collect, split, tokenize."""
+    path, about_path = config.folder / "corpus.jsonl.gz", config.folder / "corpus.json"
+
+    def read_corpus() -> tuple[list[Document], dict[str, Any]]:
+        if not about_path.exists():
+            path.unlink(missing_ok=True)
+        about = kept(about_path, lambda: _collect(config, path))
+        if about["paths"] != [str(p.resolve()) for p in config.corpus]:
+            raise InputError(
+                f"{config.folder} holds a run on {', '.join(about['paths'])}: "
+                "give the same --corpus, or another --out"
+            )
+        return read_documents(path), about
+
+    documents, about = stages.run(
+        "collect source files",
+        read_corpus,
+        lambda result: (
+            "{n_documents:,} files, {n_bytes:,} bytes; left out {n_skipped} files and "
+            "{n_near_duplicates} near-duplicates".format(**result[1])
+        ),
+    )
+    train_documents, held_out = split_by_file(documents)
+    tokenizer = stages.run(
+        "train the tokenizer",
+        lambda: _tokenizer(config.folder / "tokenizer", train_documents),
+        lambda tokenizer: f"{tokenizer.vocab_size:,} tokens",
+    )
+    return Data(train_documents, evaluated(held_out, _max_bytes(config.minutes)), tokenizer, about)
+
+
+def _max_bytes(minutes: float) -> int:
+    return min(MAX_EVALUATED_BYTES, int(EVALUATED_BYTES_PER_MINUTE * max(1.0, minutes)))
+
+
+def _collect(config: BuildConfig, path: Path) -> dict[str, Any]:
+    """Write the corpus's documents to ``path`` and return what there is to say about them."""
+    collection = collect(config.corpus)
+    documents = without_near_duplicates(collection.documents)
+    split_by_file(documents)  # Says now, and not later, if there is too little to split.
+    write_documents(path, documents)
+    return {
+        "paths": [str(p.resolve()) for p in config.corpus],
+        "n_documents": len(documents),
+        "n_bytes": sum(document.n_bytes for document in documents),
+        "n_near_duplicates": len(collection.documents) - len(documents),
+        "n_skipped": len(collection.skipped),
+        "skipped": collection.skipped_by_reason(),
+    }
+
+
+def _tokenizer(folder: Path, documents: Sequence[Document]) -> Tokenizer:
+    if not (folder / "tokenizer_config.json").exists():  # the last file that is written
+        n_bytes = sum(document.n_bytes for document in documents)
+        wanted = n_bytes // BYTES_PER_VOCABULARY_ENTRY // 64 * 64
+        vocab_size = min(MAX_VOCAB_SIZE, max(MIN_VOCAB_SIZE, wanted))
+        Tokenizer.train((document.text for document in documents), vocab_size).save(folder)
+    return Tokenizer.load(folder)
+
+
+def _ngram(data: Data) -> dict[str, float]:
+    scores = ngram_scores(data.train, data.held_out, data.tokenizer)
+    return {str(order): score.bits_per_byte for order, score in scores.items()}
+
+
+def _plan(config: BuildConfig, data: Data, stages: Stages) -> Plan:
+    """Choose a plan for the time that is left when everything else is paid for."""
+    n_bytes = sum(document.n_bytes for document in data.held_out)
+    # Measuring reads each token twice (windows overlap by half), at a third of the cost of training.
+    n_tokens_measured = 2 / 3 * n_bytes / BYTES_PER_TOKEN
+    start = time.monotonic()
+
+    def seconds_left(tokens_per_s: float) -> float:
+        spent = stages.total_seconds + (time.monotonic() - start)
+        return config.minutes * 60 - spent - OTHER_STAGES_S - n_tokens_measured / tokens_per_s
+
+    vocab_size = data.tokenizer.vocab_size
+    return make_plan(seconds_left, vocab_size, config.seed, training_rate, config.n_steps, config.depth)
+
+
+def _described_plan(plan: Plan) -> str:
+    measured = f" at {plan.tokens_per_s:,.0f} tokens/s" if plan.tokens_per_s else ""
+    return (
+        f"{plan.model.n_layers} layers of width {plan.model.d_model}, {plan.model.n_parameters:,} parameters;"
+        f" {plan.train.n_steps:,} steps, {plan.n_tokens:,} tokens{measured}"
+    )
+
+
+def _train(config: BuildConfig, plan: Plan, data: Data, stages: Stages) -> tuple[LanguageModel, list[float]]:
+    """Return the trained model and the loss of every step."""
+    model_folder, losses_path = config.folder / MODEL, config.folder / "losses.json"
+
+    def work() -> dict[str, Any]:
+        if not losses_path.exists():
+            model, trained = _run_training(config.folder, plan, data, stages.display)
+            save_pretrained(model_folder, model, data.tokenizer)
+            atomic.write_text(losses_path, json.dumps(trained) + "\n")
+        return read_json(losses_path)
+
+    trained = stages.run(
+        "train",
+        work,
+        lambda trained: (
+            f"loss {trained['losses'][-1]:.3f}, {plan.n_tokens / trained['seconds']:,.0f} tokens/s"
+        ),
+        lambda trained: trained["seconds"],
+    )
+    return load_pretrained(model_folder)[0], trained["losses"]
+
+
+def _run_training(
+    folder: Path, plan: Plan, data: Data, display: Display
+) -> tuple[LanguageModel, dict[str, Any]]:
+    n_rows = plan.train.n_steps * plan.batch_size
+    rows = RowsConfig(seq_len=plan.model.max_seq_len, n_rows=n_rows, seed=plan.train.seed)
+    batches = TokenRows.open(folder / "rows.npy", data.train, data.tokenizer, rows, plan.batch_size)
+    model = train(plan.model, plan.train, batches, folder, display.step)
+    state = checkpoint.load(folder)
+    assert state is not None
+    return model, {"losses": state.losses, "seconds": state.seconds}
+
+
+def _evaluate(model: LanguageModel, data: Data, plan: Plan, display: Display) -> dict[str, Any]:
+    dtype = compute_dtype(torch.device("cpu"))
+    score = bits_per_byte(
+        model,
+        data.held_out,
+        data.tokenizer,
+        seq_len=plan.model.max_seq_len,
+        autocast_dtype=None if dtype == torch.float32 else dtype,
+        on_batch=display.progress,
+    )
+    return {"bits_per_byte": score.bits_per_byte, "n_tokens": score.n_tokens, "n_bytes": score.n_bytes}
+
+
+def _report(
+    config: BuildConfig,
+    plan: Plan,
+    data: Data,
+    stages: Stages,
+    ngram: dict[str, float],
+    scores: dict[str, Any],
+    samples: list[dict[str, str]],
+) -> dict[str, Any]:
+    return {
+        "name": config.folder.name,
+        "bits_per_byte": scores["bits_per_byte"],
+        "ngram_bits_per_byte": ngram,
+        "n_parameters": plan.model.n_parameters,
+        "tokens": plan.n_tokens,
+        "steps": plan.train.n_steps,
+        "tokens_per_s": plan.n_tokens / stages.seconds["train"],
+        "seconds": stages.total_seconds,
+        "bits_per_token": scores["bits_per_byte"] * scores["n_bytes"] / scores["n_tokens"],
+        "model": dataclasses.asdict(plan.model),
+        "train": dataclasses.asdict(plan.train),
+        "corpus": data.about,
+        "held_out": {"n_documents": len(data.held_out), "n_bytes": scores["n_bytes"]},
+        "stage_seconds": stages.seconds,
+        "samples": samples,
+        "model_folder": str(config.folder / MODEL),
+        "version": {"techtree": techtree.__version__, "torch": torch.__version__},
+    }

@@ -1,0 +1,110 @@
+"""The report of a build: figures for programs, a page and a plot for people."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from techtree import atomic
+from techtree.lm.build.config import REPORT
+
+
+def write_report(folder: Path, report: dict[str, Any], losses: Sequence[float]) -> None:
+    """Write ``loss.svg``, ``report.md`` and, last, ``report.json``: where that lies, the run is finished."""
+    atomic.write_bytes(folder / "loss.svg", _plot(losses, report["bits_per_token"]))
+    atomic.write_text(folder / "report.md", page(report))
+    atomic.write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+
+
+def page(report: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
+    ngram = report["ngram_bits_per_byte"]
+    best = min(ngram, key=ngram.get)
+    gain = 1 - report["bits_per_byte"] / ngram[best]
+    model = report["model"]
+    parts = [
+        f"# {report['name']}\n",
+        f"On held-out files the model needs **{report['bits_per_byte']:.3f} bits per byte**, "
+        f"{abs(gain):.1%} {'less' if gain >= 0 else 'more'} than the best n-gram model "
+        f"(order {best}: {ngram[best]:.3f}).\n",
+        _table(
+            ("model", "bits per byte"),
+            [
+                *((f"{order}-gram", f"{score:.3f}") for order, score in ngram.items()),
+                ("this model", f"**{report['bits_per_byte']:.3f}**"),
+            ],
+        ),
+        "All were trained on the same files and measured on the same "
+        f"{report['held_out']['n_bytes']:,} bytes of {report['held_out']['n_documents']} other files; near-"
+        "duplicates were removed before the split.\n",
+        "![Loss in training](loss.svg)\n",
+        _table(
+            ("what", "figure"),
+            [
+                (
+                    "shape",
+                    f"{model['n_layers']} layers of width {model['d_model']}, {model['n_heads']} heads",
+                ),
+                ("parameters", f"{report['n_parameters']:,}"),
+                ("tokens read", f"{report['tokens']:,} of {report['corpus']['n_bytes']:,} bytes of source"),
+                ("steps", f"{report['steps']:,}"),
+                ("training speed", f"{report['tokens_per_s']:,.0f} tokens/s"),
+                ("time in all", f"{report['seconds']:.0f} s"),
+            ],
+        ),
+        _table(
+            ("stage", "seconds"), [(name, f"{took:.1f}") for name, took in report["stage_seconds"].items()]
+        ),
+        "## Samples\n\nHeld-out files, cut after the first word of a line. The model sees what stands before "
+        "and after the line.\n",
+        *(_sample(sample) for sample in report["samples"]),
+        "## Next\n",
+        f"```\ntechtree complete FILE:LINE:COL --model {report['model_folder']}\n"
+        f"techtree serve --model {report['model_folder']}\n```\n",
+    ]
+    return "\n".join(parts)
+
+
+def _table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "| --- | ---: |", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _sample(sample: dict[str, str]) -> str:
+    # A fence longer than any in the code: the text is data, also for the page.
+    fence = "```"
+    while any(fence in text for text in sample.values()):
+        fence += "`"
+    return (
+        f"`{sample['path']}`, line {sample['line']}:\n\n"
+        f"{fence}python\n{sample['before']}\n{fence}\n\n"
+        f"{fence}\nmodel:  {sample['completion']}\nfile:   {sample['actual']}\n{fence}\n"
+    )
+
+
+def _plot(losses: Sequence[float], held_out_bits_per_token: float) -> bytes:
+    """Draw the loss of every step, and its average over the last steps, in bits per token."""
+    import io
+
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    bits = np.asarray(losses) / np.log(2)
+    window = max(1, len(bits) // 30)
+    smooth = np.convolve(bits, np.ones(window) / window, mode="valid")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    steps = np.arange(1, len(bits) + 1)
+    axes.plot(steps, bits, color="C0", alpha=0.3, linewidth=0.8, label="each step")
+    axes.plot(steps[window - 1 :], smooth, color="C0", label=f"mean of {window} steps")
+    axes.axhline(held_out_bits_per_token, color="C1", linestyle="--", label="held-out files, at the end")
+    axes.set(xlabel="step", ylabel="bits per token")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    image = io.BytesIO()
+    figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None})
+    return image.getvalue()
