@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import MODEL, TRAIN, Counting
 
+import small_run
+from small_run import MODEL, TRAIN, Counting
 from techtree.errors import InputError
 from techtree.lm.train import checkpoint, trainer
 from techtree.lm.train.trainer import Step, train
 
-SCRIPT = Path(__file__).with_name("small_run.py")
+SCRIPT = Path(small_run.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_more_micro_batches_than_rows_are_refused(tmp_path):
     ("model", "config", "batches", "named"),
     [
         ({"d_ff": 96}, {}, Counting(), "model config's d_ff=64, now it is 96"),
-        ({}, {"muon_lr": 0.5}, Counting(), "train config's muon_lr=0.02, now it is 0.5"),
+        ({}, {"muon_lr": 0.5}, Counting(), f"train config's muon_lr={TRAIN.muon_lr}, now it is 0.5"),
         ({}, {"n_steps": 41}, Counting(), "train config's n_steps=40, now it is 41"),
         ({}, {}, Counting(5), "data="),
     ],

@@ -453,6 +453,9 @@ def test_where_lets_nothing_through_where_it_did_not_take(impl):
     a, b = impl.Tensor([math.nan, 2.0], True), impl.Tensor([3.0, math.inf], True)
     impl.where(np.array([False, True]), a, b).backward([math.inf, 1.0])
     assert (a.grad.tolist(), b.grad.tolist()) == ([0, 1], [math.inf, 0])
+    a.grad = b.grad = None
+    impl.where(np.array([False, True]), a, b).backward([1.0, math.inf])
+    assert (a.grad.tolist(), b.grad.tolist()) == ([0, math.inf], [1, 0])
 
 
 def test_softmax_with_a_mask(impl):

@@ -107,7 +107,7 @@ def plot(numbers: dict):
     for name, key in rules.items():
         left.plot(orders, numbers[key], label=name)
     left.plot(orders, numbers["witten_bell"][-1], color="C2", label="Witten-Bell")
-    left.set(ylabel="bits per byte of unseen files", ylim=(2, 8))
+    left.set(ylabel="bits per byte of unseen files", ylim=(2, 6.8))
     left.legend(loc="upper left")
     for n_bytes, curve, colour in zip(numbers["training_bytes"], numbers["witten_bell"], "347", strict=True):
         right.plot(orders, curve, color=f"C{colour}" if n_bytes != max(numbers["training_bytes"]) else "C2")
@@ -115,7 +115,7 @@ def plot(numbers: dict):
         right.plot(orders[best], curve[best], marker="o", color=right.lines[-1].get_color())
         right.annotate(f"{n_bytes / 1000:.0f} kB counted", (orders[-1], curve[-1] + 0.12), ha="right")
     for axes in (left, right):
-        axes.set(xlabel="order (bytes looked at, and one predicted)", xticks=orders)
+        axes.set(xlabel="order n (the last n - 1 bytes are looked at)", xticks=orders)
     return figure
 
 
@@ -133,6 +133,8 @@ def claim(numbers: dict) -> None:
     assert ours.min() < floored.min() - 0.1
     assert add_one.argmin() <= 2
     assert add_one[-1] > add_one.min() + 2
+    assert add_one[-1] > add_one[0] + 1
+    assert floored.min() < add_one.min()
     assert floored[-1] > floored.min() + 1
     assert ours[-1] - ours.min() < 0.5 * (floored[-1] - floored.min())
     assert (np.diff(numbers["share_never_seen"]) > 0).all()
