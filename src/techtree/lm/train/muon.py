@@ -11,10 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""a, b, c of ``f(s) = a s + b s^3 + c s^5``: steep at 0, so that five steps bring every singular value
-above 0.002 times the norm into [0.68, 1.13]. They do not converge to 1, and need not."""
+"""a, b, c of ``f(s) = a s + b s^3 + c s^5``: steep at 0, and near 1 without ever converging to it."""
 
-N_ITERATIONS = 5
+N_ITERATIONS = 3
+"""They bring every singular value above 0.02 times the norm into [0.65, 1.21]; the usual five, every one
+above 0.002. Over 410k tokens three gave the same held-out loss (4.786, five 4.787) for 8 % of the time in
+place of 12 %."""
 
 
 class Muon:
