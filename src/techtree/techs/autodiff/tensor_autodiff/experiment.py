@@ -109,12 +109,12 @@ def plot(numbers: dict):
 
 
 def claim(numbers: dict) -> None:
-    """README.md: 2 and 2 - 1 / layers; 2 arrays a layer for the graph, 3 with all gradients, 3 in all without."""
+    """README.md: 2 and 2 - 1 / layers; a layer costs 2 arrays, 3 with all gradients; 3 in all in no_grad."""
     depths = np.array(numbers["depths"])
     assert np.allclose(numbers["ratio"], 2.0)
     assert np.allclose(numbers["ratio_constant_input"], 2 - 1 / depths)
     assert max(numbers["without_recording"]) < 3.5
     for name, slope in (("with_gradients", 2), ("all_gradients_kept", 3)):
-        memory = np.array(numbers[name])
-        assert abs(np.polyfit(depths, memory, 1)[0] - slope) < 0.2
+        grown = np.diff(numbers[name])[3:]  # the first layers' memory is still being used for other things
+        assert abs(grown.mean() - slope) < 0.2
     assert (np.array(numbers["with_gradients"]) < 2 * depths + 8).all()

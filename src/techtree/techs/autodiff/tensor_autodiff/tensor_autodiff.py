@@ -35,7 +35,8 @@ class Tensor:
     Arrays and numbers are constants. Numbers (also as arrays without axes), and arrays of integers or
     booleans, take the dtype of the tensor, so that float32 stays float32; otherwise dtypes mix as in NumPy.
     Every operation gives a new tensor. Its data may share memory with its operands', and its
-    ``requires_grad`` is true if that of an operand is.
+    ``requires_grad`` is true if that of an operand is. The methods take the arguments of NumPy's of the same
+    name: an axis may be negative, ``axis=()`` is none. Shapes that do not fit are a ``ValueError``.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class Tensor:
     grad
         None, or an array of the shape and dtype of ``data``, left by `backward`.
     requires_grad
-        True for those tensors, and for all that was computed from them.
+        True where it was asked for, and in all that was computed from there.
     shape, ndim, dtype
         Of the data.
 
@@ -249,7 +250,8 @@ class Tensor:
         Parameters
         ----------
         gradient
-            Of the end with respect to this tensor, same shape, not changed; 1 for a tensor of one entry.
+            Of the end with respect to this tensor: an array, nested list or number of its shape and of any
+            dtype, not changed. 1 if it is left out, for a tensor of one entry.
 
         Raises
         ------
@@ -286,9 +288,10 @@ def record(value: np.ndarray, *edges: tuple[Tensor, Callable[[np.ndarray], np.nd
     value
         The result.
     edges
-        A pair for each input: the tensor, and a function that takes the gradient ``g`` with respect to the
-        result, which it must not change, and returns the gradient with respect to the input, in its shape or
-        in one that its shape broadcasts to; what was repeated is then summed. The same input may come twice.
+        A pair for each input: the tensor, and a function. It takes the gradient ``g`` with respect to the
+        result, an array of the result's shape and dtype, which it must not change. It returns the gradient
+        with respect to the input, of any dtype, in the input's shape or in one that this broadcasts to; what
+        was repeated is then summed. The same input may come twice.
 
     Returns
     -------

@@ -30,7 +30,8 @@ def numerical_gradient(f: Callable, x: np.ndarray, step: float | None = None) ->
         Takes a float64 array of the shape of ``x``, gives one number (a float, or an array without axes).
         Called twice for each entry. Each call gets an array of its own, which f may change or keep.
     x
-        The point, of any shape and memory layout; integers and float32 are converted to float64. Not changed.
+        The point: an array of any shape and memory layout, a nested list or a number; integers and float32
+        are converted to float64. Not changed.
     step
         How far each entry is moved to either side, above 0. When left out, it is chosen for each entry:
         ``eps**(1/3) * max(1, |x_i|)``.
@@ -83,10 +84,10 @@ def directional_derivative(
     f
         As for `numerical_gradient`; called twice, or not at all.
     x
-        The point. Not changed.
+        The point, as for `numerical_gradient`. Not changed.
     direction
-        Of the shape of ``x``, any length: twice the direction gives twice the derivative. If it is all
-        zeros or empty, the result is exactly 0.
+        Array or nested list of the shape of ``x``, any length: twice the direction gives twice the
+        derivative. If it is all zeros or empty, the result is exactly 0.
     step
         The factor on the direction, above 0. When left out, the largest for which no entry moves by more than
         the step that `numerical_gradient` would choose for it.
@@ -132,9 +133,9 @@ def check_gradient(
     f
         As for `numerical_gradient`.
     gradient
-        The claim, of the shape of ``x``. Not changed.
+        The claim: an array or nested list of the shape of ``x``. Not changed.
     x
-        The point. Not changed.
+        The point, as for `numerical_gradient`. Not changed.
     tolerance
         The largest relative error that passes, as `relative_error` measures it entry by entry.
     floor
