@@ -7,7 +7,9 @@ from torch import nn
 
 from techtree.lm.model.language_model import LanguageModel
 
-EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.2
+HEAD_STD = 0.02
+"""The first logits must be small; an embedding that is a head too is as small as a head."""
 
 
 def initialize(model: LanguageModel, generator: torch.Generator) -> None:
@@ -15,8 +17,8 @@ def initialize(model: LanguageModel, generator: torch.Generator) -> None:
 
     A matrix has entries of standard deviation ``1 / sqrt(d_in)``, so that it keeps the scale of what
     it multiplies. The matrices that write to the residual stream (`o_proj`, `down_proj`) start at
-    zero: every layer begins as the identity, and the gradient reaches all of them undamped. The
-    embedding is small, so that the first logits of a tied head are.
+    zero: every layer begins as the identity, and the gradient reaches all of them undamped. The head is
+    small, and so are the first logits.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -24,7 +26,9 @@ def initialize(model: LanguageModel, generator: torch.Generator) -> None:
                 nn.init.ones_(parameter)
             elif name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(parameter)
-            elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            elif parameter is model.head:
+                nn.init.normal_(parameter, std=HEAD_STD, generator=generator)
+            elif name.endswith("embed_tokens.weight"):
                 nn.init.normal_(parameter, std=EMBEDDING_STD, generator=generator)
             else:
                 nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]), generator=generator)

@@ -20,7 +20,7 @@ class TrainConfig:
     """The learning rate of the embedding table. A row of it moves only when its token comes up."""
     head_lr: float = 0.006
     """The learning rate of the head where it is a table of its own. All its rows move in every step."""
-    gain_lr: float = 0.01
+    gain_lr: float = 0.03
     """The learning rate of the norms' gains."""
     weight_decay: float = 0.05
     """What a step takes off the layers' matrices, times the learning rate."""
