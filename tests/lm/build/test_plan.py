@@ -6,6 +6,7 @@ from techtree.lm.build.plan import (
     DEFAULT_DEPTH,
     DEPTHS,
     MIN_STEPS,
+    PACE,
     STEPS_WANTED,
     Plan,
     make_plan,
@@ -41,14 +42,16 @@ def test_more_time_and_a_faster_machine_give_a_larger_model():
 
 def test_the_steps_fill_the_time():
     plan = plan_for(300)
-    assert plan.n_tokens / plan.tokens_per_s == pytest.approx(300, rel=0.02)  # up to a part of a step
+    # Up to a part of a step.
+    assert plan.n_tokens / plan.tokens_per_s == pytest.approx(PACE * 300, rel=0.02)
     assert plan.train.n_steps >= STEPS_WANTED
 
 
 def test_the_time_left_may_depend_on_the_speed():
     machine = Machine(1e11)
     plan = make_plan(lambda rate: 300 - 1e5 / rate, 4096, 0, machine.measure, depth=4)
-    assert plan.n_tokens / plan.tokens_per_s == pytest.approx(300 - 1e5 / plan.tokens_per_s, rel=0.02)
+    left = 300 - 1e5 / plan.tokens_per_s
+    assert plan.n_tokens / plan.tokens_per_s == pytest.approx(PACE * left, rel=0.02)
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.0, -50.0])

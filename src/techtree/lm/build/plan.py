@@ -28,6 +28,9 @@ TOKENS_PER_STEP = 2048
 MIN_STEPS = 20
 """Below, the schedule has no room to rise and fall."""
 
+PACE = 0.85
+"""What a machine keeps up for minutes, of the speed that it shows for seconds; see results/LOG.md."""
+
 STEPS_WANTED = 500
 """A model is taken one size larger only where the time still gives it so many steps."""
 
@@ -121,7 +124,7 @@ def make_plan(
         return Plan(model, TrainConfig(n_steps=n_steps, seed=seed), batch_size, 0.0)
 
     def steps(rate: float) -> int:
-        return max(MIN_STEPS, math.floor(seconds_left(rate) * rate / TOKENS_PER_STEP))
+        return max(MIN_STEPS, math.floor(PACE * seconds_left(rate) * rate / TOKENS_PER_STEP))
 
     if depth is None:
         known = shape(DEFAULT_DEPTH, vocab_size)
