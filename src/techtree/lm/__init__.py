@@ -1,0 +1,1 @@
+"""Tower 2, the production language model: data, model, formats, training, inference, evaluation."""

@@ -120,7 +120,8 @@ def rearrange(x: np.ndarray, pattern: str, /, **lengths: int) -> np.ndarray:
         given = math.prod(lengths[name] for name in group if name in lengths)
         if len(missing) > 1 or given < 1 or length % given or (not missing and length != given):
             raise ValueError(f"the lengths of {group} must multiply to {length}; given are {lengths}")
-        lengths |= dict.fromkeys(missing, length // given)
+        for name in missing:
+            lengths[name] = length // given
     parts = x.reshape(tuple(lengths[name] for name in names[0]))
     reordered = parts.transpose(tuple(names[0].index(name) for name in names[1]))
     return reordered.reshape(tuple(math.prod(lengths[name] for name in group) for group in sides[1]))
