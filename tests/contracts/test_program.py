@@ -60,6 +60,14 @@ def test_an_unknown_command_gets_a_suggestion(capsys):
     assert "unknown command 'complet'; did you mean complete?" in capsys.readouterr().err
 
 
+def test_the_light_installation_says_what_is_missing():
+    code = "import sys; sys.modules['torch'] = None; sys.modules['tokenizers'] = None\n"
+    run = python(code + "from techtree.cli.main import main; sys.exit(main(['build', '--out', 'nowhere']))")
+    assert run.returncode == 2
+    assert run.stderr.startswith("techtree: error: this command needs ")
+    assert run.stderr.endswith("pip install 'techtree[lm]'\n")
+
+
 def test_an_unknown_option_is_an_error_with_code_2():
     run = python("from techtree.cli.main import main; main(['map', '--colour'])")
     assert run.returncode == 2

@@ -23,6 +23,9 @@ COMMANDS = {
 }
 """Name -> what it does, in the order of the help."""
 
+PRODUCT_PACKAGES = frozenset({"jaxtyping", "safetensors", "starlette", "tokenizers", "torch", "uvicorn"})
+"""What `pip install techtree[lm]` adds; the light installation has the tree alone."""
+
 
 def help_text() -> str:
     """Return the page that ``techtree --help`` prints."""
@@ -57,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except InputError as error:
         print(f"techtree: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in PRODUCT_PACKAGES:
+            raise
+        print(
+            f"techtree: error: this command needs {error.name}: pip install 'techtree[lm]'", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("\ntechtree: stopped", file=sys.stderr)
