@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.text import Text
 
 from techtree.lm.build.stages import Display
 from techtree.lm.train.trainer import Step
+
+STAGE_WIDTH = 24
+"""The column of what the stages gave."""
 
 LINE_EVERY_S = 15
 """How often a training writes a line where the output is no terminal."""
@@ -40,7 +43,7 @@ class PlainDisplay:
 
     def done(self, stage: str, result: str, seconds: float) -> None:
         """Write the stage, its result and its time."""
-        self._write(f"{stage:<22} {result}  ({seconds:.1f} s)")
+        self._write(f"{stage:<{STAGE_WIDTH}}{result}  ({seconds:.1f} s)")
 
     def progress(self, done: int, total: int) -> None:
         """Say nothing."""
@@ -61,10 +64,9 @@ class TerminalDisplay:
 
     def __init__(self, console: Console):
         self._progress = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
             _Detail(),
-            TimeElapsedColumn(),
             console=console,
             transient=True,
         )
@@ -89,7 +91,7 @@ class TerminalDisplay:
         if self._task is not None:
             self._progress.remove_task(self._task)
         line = Text.assemble(
-            ("✓ ", "green"), f"{stage:<22}", (f"{result}  ", ""), (f"{seconds:.1f} s", "dim")
+            ("✓ ", "green"), f"{stage:<{STAGE_WIDTH}}", (f"{result}  ", ""), (f"{seconds:.1f} s", "dim")
         )
         self._progress.console.print(line, soft_wrap=True)
 
