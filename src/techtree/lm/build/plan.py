@@ -28,8 +28,8 @@ TOKENS_PER_STEP = 2048
 MIN_STEPS = 20
 """Below, the schedule has no room to rise and fall."""
 
-PACE = 0.85
-"""What a machine keeps up for minutes, of the speed that it shows for seconds; see results/LOG.md."""
+PACE = 0.95
+"""What a machine keeps up for minutes, of the speed that it shows for seconds."""
 
 STEPS_WANTED = 500
 """A model is taken one size larger only where the time still gives it so many steps."""
