@@ -1,4 +1,4 @@
-"""The language model: a decoder of the `qwen3` shape, in small modules."""
+"""The language model: a decoder of one of many families, in small modules."""
 
 from techtree.lm.model.cache import KVCache
 from techtree.lm.model.language_model import LanguageModel

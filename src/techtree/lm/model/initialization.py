@@ -24,11 +24,11 @@ def initialize(model: LanguageModel, generator: torch.Generator) -> None:
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
                 nn.init.ones_(parameter)
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            elif name.endswith((".bias", "o_proj.weight", "down_proj.weight", "experts.down_proj")):
                 nn.init.zeros_(parameter)
             elif parameter is model.head:
                 nn.init.normal_(parameter, std=HEAD_STD, generator=generator)
-            elif name.endswith("embed_tokens.weight"):
+            elif name.endswith(("embed_tokens.weight", "embed_positions.weight")):
                 nn.init.normal_(parameter, std=EMBEDDING_STD, generator=generator)
             else:
-                nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]), generator=generator)
+                nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[-1]), generator=generator)

@@ -1,28 +1,33 @@
 """The language model: token ids in, the logits of each next token out.
 
-The modules and their parameters have the names of transformers' `Qwen3ForCausalLM`, so that a state
-dict goes from one to the other as it is.
+The modules and their parameters have the names of transformers' `Qwen3ForCausalLM`, so that most
+families' state dicts go from one to the other as they are; `lm/formats` translates the others.
 
 B batch, T tokens, D d_model.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
 from techtree.lm.model.attention import Attention
 from techtree.lm.model.cache import KVCache
 from techtree.lm.model.cross_entropy import cross_entropy
+from techtree.lm.model.experts import MixtureOfExperts
+from techtree.lm.model.feed_forward import FeedForward
+from techtree.lm.model.layernorm import make_norm
 from techtree.lm.model.linear import Linear
-from techtree.lm.model.rmsnorm import RMSNorm
 from techtree.lm.model.rope import Rotation, rotation
 from techtree.lm.model.swiglu import SwiGLU
 
 
 class LanguageModel(nn.Module):
-    """A decoder of the `qwen3` shape. Its matrices are zero until `initialize` or a file sets them.
+    """A decoder. Its matrices are zero until `initialize` or a file sets them.
 
     Parameters
     ----------
@@ -67,8 +72,34 @@ class LanguageModel(nn.Module):
         return F.linear(hidden, self.head.to(hidden.dtype)).float()
 
     def loss(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy of the targets, in nats per token; a target of -100 is left out."""
-        return cross_entropy(self.hidden(ids).flatten(0, 1), self.head, targets.flatten())
+        """Return the mean cross-entropy of the targets, in nats per token; a target of -100 is left out.
+
+        In training, the routers' auxiliary losses, averaged over the layers that have one, add to the
+        gradient. The value stays the cross-entropy, which can be compared with that of other models.
+        """
+        loss = cross_entropy(self.hidden(ids).flatten(0, 1), self.head, targets.flatten())
+        extra = [layer.take_auxiliary_loss() for layer in self._mixtures]
+        extra = [one for one in extra if one is not None]
+        if extra:
+            mean = torch.stack(extra).mean()
+            loss = loss + (mean - mean.detach())
+        return loss
+
+    def update_selection_bias(self, reduce: Callable[[Tensor], None] = lambda counts: None) -> None:
+        """Balance the experts of a model whose routers have a bias, after a step of the optimizer.
+
+        Parameters
+        ----------
+        reduce
+            Adds up a tensor over all ranks, in place.
+        """
+        for layer in self._mixtures:
+            if layer.config.has_bias:
+                layer.gate.update_bias(reduce)
+
+    @property
+    def _mixtures(self) -> list[MixtureOfExperts]:
+        return [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
 
 
 class Decoder(nn.Module):
@@ -79,8 +110,11 @@ class Decoder(nn.Module):
         self.config = config
         table = torch.zeros(config.vocab_size, config.d_model)
         self.embed_tokens = nn.Embedding.from_pretrained(table, freeze=False)
+        if config.positions == "learned":
+            table = torch.zeros(config.max_seq_len, config.d_model)
+            self.embed_positions = nn.Embedding.from_pretrained(table, freeze=False)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.n_layers))
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.norm = make_norm(config)
 
     def forward(
         self, ids: Int[Tensor, "B T"], dtype: torch.dtype, cache: KVCache | None
@@ -90,27 +124,48 @@ class Decoder(nn.Module):
         first = 0 if cache is None else cache.length
         if cache is not None:
             cache.reserve(n_tokens)
-        positions = rotation(first, n_tokens, self.config.head_dim, self.config.rope_base, dtype, ids.device)
         x = self.embed_tokens(ids).to(dtype)  # (B, T, D)
+        positions = None
+        if self.config.positions == "rope":
+            positions = self._rotation(first, n_tokens, dtype, ids.device)
+        else:
+            x = x + self._learned_positions(first, n_tokens).to(dtype)
         for layer in self.layers:
             x = layer(x, positions, cache)
         if cache is not None:
             cache.length += n_tokens
         return self.norm(x)
 
+    def _rotation(self, first: int, n_tokens: int, dtype: torch.dtype, device: torch.device) -> Rotation:
+        config = self.config
+        return rotation(
+            first, n_tokens, config.head_dim, config.rope_base, dtype, device, config.rope_scaling
+        )
+
+    def _learned_positions(self, first: int, n_tokens: int) -> Float[Tensor, "T D"]:
+        if first + n_tokens > self.config.max_seq_len:
+            raise InputError(
+                f"a model with learned positions sees at most max_seq_len={self.config.max_seq_len} tokens; "
+                f"got {first + n_tokens}: shorten the text"
+            )
+        return self.embed_positions.weight[first : first + n_tokens]
+
 
 class Layer(nn.Module):
-    """Attention and SwiGLU, each reading a normalized stream and adding to it."""
+    """Attention and a feed-forward part, each reading a normalized stream and adding to it."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, index)
-        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
-        self.mlp = SwiGLU(config)
+        self.post_attention_layernorm = make_norm(config)
+        if config.experts is not None and config.has_experts(index):
+            self.mlp = MixtureOfExperts(config.d_model, config.experts)
+        else:
+            self.mlp = SwiGLU(config) if config.mlp == "swiglu" else FeedForward(config)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], positions: Rotation, cache: KVCache | None
+        self, x: Float[Tensor, "B T D"], positions: Rotation | None, cache: KVCache | None
     ) -> Float[Tensor, "B T D"]:
         """Apply both."""
         x = x + self.self_attn(self.input_layernorm(x), positions, cache)

@@ -3,12 +3,15 @@
 B batch, T tokens, H heads, d head_dim.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from techtree.lm.config import RopeScaling
 
 
 class Rotation(NamedTuple):
@@ -19,18 +22,42 @@ class Rotation(NamedTuple):
 
 
 def rotation(
-    first: int, n_tokens: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
+    first: int,
+    n_tokens: int,
+    head_dim: int,
+    base: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    scaling: RopeScaling | None = None,
 ) -> Rotation:
     """Return the rotation of the positions ``first, ..., first + n_tokens - 1``.
 
-    The angle of pair i at position t is ``t * base^(-2i / head_dim)``. It is computed in float32 and
-    rounded once: in bfloat16, position 257 would be 256.
+    The angle of pair i at position t is ``t * base^(-2i / head_dim)``, where no scaling slows it down. It is
+    computed in float32 and rounded once: in bfloat16, position 257 would be 256.
     """
     positions = torch.arange(first, first + n_tokens, dtype=torch.float32, device=device)
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
-    angles = positions[:, None, None] / base**exponents  # (T, 1, d/2)
+    angles = positions[:, None, None] * frequencies(head_dim, base, scaling).to(device)  # (T, 1, d/2)
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     return Rotation(torch.cat((cos, cos), dim=-1), sin)
+
+
+def frequencies(head_dim: int, base: float, scaling: RopeScaling | None) -> Float[Tensor, " half_d"]:
+    """Return by how much the angle of each pair grows from one token to the next.
+
+    With Llama 3's scaling, a pair that turns more than ``high_freq_factor`` times within the original context
+    keeps its frequency, since it tells near tokens apart; one that turns less than ``low_freq_factor`` times
+    is slowed by the factor, as it never saw larger angles; in between, both mix linearly.
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    plain = 1.0 / base**exponents
+    if scaling is None:
+        return plain
+    if scaling.kind == "linear":
+        return plain / scaling.factor
+    turns = scaling.original_max_seq_len * plain / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * plain + (1 - kept) * plain / scaling.factor
 
 
 def rotate(x: Float[Tensor, "B T H d"], by: Rotation) -> Float[Tensor, "B T H d"]:

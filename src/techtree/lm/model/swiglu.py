@@ -16,9 +16,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.d_model, config.d_ff)
-        self.up_proj = Linear(config.d_model, config.d_ff)
-        self.down_proj = Linear(config.d_ff, config.d_model)
+        self.gate_proj = Linear(config.d_model, config.d_ff, config.mlp_bias)
+        self.up_proj = Linear(config.d_model, config.d_ff, config.mlp_bias)
+        self.down_proj = Linear(config.d_ff, config.d_model, config.mlp_bias)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Apply to every token alone."""
