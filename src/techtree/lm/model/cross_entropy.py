@@ -21,6 +21,8 @@ IGNORED = -100
 """The target of a token that does not count."""
 
 _CHUNK_LOGITS = 2**20
+_CHUNK_LOGITS_ON_GPU = 2**26
+"""A GPU wants large products; there the chunks only bound the memory."""
 
 
 def cross_entropy(
@@ -42,7 +44,8 @@ def cross_entropy(
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
-    n_rows = max(1, _CHUNK_LOGITS // len(weight))
+    n_logits = _CHUNK_LOGITS if hidden.device.type == "cpu" else _CHUNK_LOGITS_ON_GPU
+    n_rows = max(1, n_logits // len(weight))
     return (slice(start, start + n_rows) for start in range(0, len(hidden), n_rows))
 
 

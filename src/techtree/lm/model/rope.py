@@ -36,19 +36,21 @@ def rotation(
     computed in float32 and rounded once: in bfloat16, position 257 would be 256.
     """
     positions = torch.arange(first, first + n_tokens, dtype=torch.float32, device=device)
-    angles = positions[:, None, None] * frequencies(head_dim, base, scaling).to(device)  # (T, 1, d/2)
+    angles = positions[:, None, None] * frequencies(head_dim, base, scaling, device)  # (T, 1, d/2)
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     return Rotation(torch.cat((cos, cos), dim=-1), sin)
 
 
-def frequencies(head_dim: int, base: float, scaling: RopeScaling | None) -> Float[Tensor, " half_d"]:
+def frequencies(
+    head_dim: int, base: float, scaling: RopeScaling | None, device: torch.device | str = "cpu"
+) -> Float[Tensor, " half_d"]:
     """Return by how much the angle of each pair grows from one token to the next.
 
     With Llama 3's scaling, a pair that turns more than ``high_freq_factor`` times within the original context
     keeps its frequency, since it tells near tokens apart; one that turns less than ``low_freq_factor`` times
     is slowed by the factor, as it never saw larger angles; in between, both mix linearly.
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     plain = 1.0 / base**exponents
     if scaling is None:
         return plain
