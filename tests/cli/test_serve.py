@@ -87,7 +87,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tiny_model_folder, capsys):
         (["--host", "0.0.0.0"], "--api-key"),
         (["--port", "70000"], "--port"),
         (["--api-key", ""], "--api-key"),
-        (["--model", "/nothing"], "--model"),
+        (["--model", "/nothing"], "/nothing has no config.json"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(words, part, tiny_model_folder, capsys):

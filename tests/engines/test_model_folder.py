@@ -4,11 +4,13 @@ import os
 
 import pytest
 
-from techtree.engines.model_folder import MODEL_FILES, find_model_folder
+from techtree.engines.model_folder import MODEL_FILES, WEIGHT_FILES, find_model_folder
 from techtree.errors import InputError
 
+ONE_FILE, SHARDED = ((*MODEL_FILES, weights) for weights in WEIGHT_FILES)
 
-def make_model(folder, age_s=0, files=MODEL_FILES):
+
+def make_model(folder, age_s=0, files=ONE_FILE):
     folder.mkdir(parents=True)
     for name in files:
         (folder / name).write_text("", encoding="utf-8")
@@ -20,9 +22,16 @@ def test_the_newest_finished_run(tmp_path):
     here, clone = tmp_path / "here", tmp_path / "clone"
     make_model(here / "runs" / "old" / "model", age_s=20)
     newest = make_model(clone / "runs" / "b" / "model", age_s=10)
-    make_model(clone / "runs" / "unfinished" / "model", files=MODEL_FILES[:2])
+    make_model(clone / "runs" / "unfinished" / "model", files=MODEL_FILES)
     make_model(clone / "runs" / "c" / "checkpoint")
     assert find_model_folder(None, [here, clone]) == newest
+
+
+def test_a_model_in_several_files(tmp_path):
+    make_model(tmp_path / "runs" / "old" / "model", age_s=20)
+    newest = make_model(tmp_path / "runs" / "large" / "model", files=SHARDED)
+    assert find_model_folder(None, [tmp_path]) == newest
+    assert find_model_folder(newest) == newest
 
 
 def test_the_named_one(tmp_path):
@@ -36,7 +45,7 @@ def test_no_model(tmp_path):
         find_model_folder(None, [tmp_path])
     with pytest.raises(InputError, match=r"has no config\.json"):
         find_model_folder(tmp_path / "nothing", [tmp_path])
-    partial = make_model(tmp_path / "runs" / "a" / "model", files=MODEL_FILES[:2])
+    partial = make_model(tmp_path / "runs" / "a" / "model", files=MODEL_FILES)
     with pytest.raises(InputError, match=r"model\.safetensors"):
         find_model_folder(partial)
 

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
+from lm.byte_level_tokenizers import train_tokenizer
 from techtree.errors import InputError
 from techtree.lm.tokenizer import (
     END_OF_TEXT,
@@ -261,6 +262,64 @@ def test_another_pattern_takes_the_library_path(tokenizer):
     gpt2.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     text = "x = 1234  # it's"
     assert Tokenizer(gpt2).encode(text) == gpt2.encode(text).ids
+
+
+def test_llama_3s_end_of_text_is_understood(tiny_texts, tmp_path):
+    tokenizer = train_tokenizer(tiny_texts[:1], "llama-bpe", special=("<|begin_of_text|>", "<|end_of_text|>"))
+    assert tokenizer.end_of_text_id == tokenizer.special_id("<|end_of_text|>")
+    tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["eos_token"] == config["pad_token"] == "<|end_of_text|>"
+
+
+# ---- templates for chats
+
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}{% endfor %}é"
+
+
+@pytest.fixture
+def with_template(tokenizer) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(tokenizer.to_json()), TEMPLATE)
+
+
+def test_a_chat_template_is_kept(tokenizer, with_template, tmp_path):
+    with_template.save(tmp_path)
+    assert Tokenizer.load(tmp_path).chat_template == TEMPLATE
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).chat_template is None
+
+
+def test_transformers_reads_our_chat_template_and_we_read_theirs(with_template, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    with_template.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    chat = [{"role": "user", "content": "hello"}]
+    assert theirs.apply_chat_template(chat, tokenize=False) == "<user>\nhelloé"
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert Tokenizer.load(tmp_path / "theirs").chat_template == TEMPLATE
+
+
+def test_an_older_chat_template_does_not_outlive_its_tokenizer(tokenizer, with_template, tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("older", encoding="utf-8")
+    with_template.save(tmp_path)
+    assert Tokenizer.load(tmp_path).chat_template == TEMPLATE
+
+
+def test_of_several_chat_templates_the_default_is_read(with_template, tmp_path):
+    with_template.save(tmp_path)
+    named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "y"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert Tokenizer.load(tmp_path).chat_template == "y"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named[:1]}))
+    assert Tokenizer.load(tmp_path).chat_template is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", '{"chat_template": [3]}'])
+def test_damaged_settings_are_one_clear_error(tokenizer, tmp_path, content):
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(InputError, match=r"tokenizer_config\.json in .* is damaged"):
+        Tokenizer.load(tmp_path)
 
 
 def test_unknown_special_token_gets_a_hint(tokenizer):

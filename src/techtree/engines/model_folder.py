@@ -5,8 +5,9 @@ from pathlib import Path
 
 from techtree.errors import InputError
 
-MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
-"""What a model's folder holds; a run writes the last one when it is finished."""
+MODEL_FILES = ("config.json", "tokenizer.json")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+"""A model's folder holds the former and one of the latter, which is written when all else is there."""
 
 
 def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) -> Path:
@@ -27,10 +28,11 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
     """
     if given is not None:
         missing = [name for name in MODEL_FILES if not (given / name).is_file()]
+        missing += [] if weights_file(given) else [WEIGHT_FILES[0]]
         if missing:
             raise InputError(
-                f"--model must name a folder with {', '.join(MODEL_FILES)}; {given} has no {missing[0]}: "
-                "give a run's folder, runs/NAME/model"
+                f"a model's folder must hold {', '.join((*MODEL_FILES, WEIGHT_FILES[0]))}; {given} has no "
+                f"{missing[0]}: give a run's, runs/NAME/model"
             )
         return given
     places = [Path.cwd(), Path(__file__).parents[3]] if places is None else places
@@ -38,7 +40,7 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
         folder
         for place in places
         for folder in place.glob("runs/*/model")
-        if all((folder / name).is_file() for name in MODEL_FILES)
+        if weights_file(folder) and all((folder / name).is_file() for name in MODEL_FILES)
     ]
     if not found:
         looked = " or ".join(dict.fromkeys(str(place / "runs") for place in places))
@@ -46,4 +48,10 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
             f"there must be a model; none was found in {looked}: run ./techtree build first, "
             "or name a model's folder with --model"
         )
-    return max(found, key=lambda folder: (folder / MODEL_FILES[-1]).stat().st_mtime)
+    return max(found, key=lambda folder: (weights_file(folder) or folder).stat().st_mtime)
+
+
+def weights_file(folder: Path) -> Path | None:
+    """Return the file of a model's weights, or the list of several; None when there is neither."""
+    found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    return found[0] if found else None

@@ -45,13 +45,16 @@ _ASCII_WORD = re.compile(
 )
 """`QWEN2_PATTERN` on ASCII text."""
 
+_CONFIG, _CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+
 _FOREIGN_NAMES = {
+    END_OF_TEXT: "<|end_of_text|>",
     FIM_PREFIX: "<|fim_prefix|>",
     FIM_MIDDLE: "<|fim_middle|>",
     FIM_SUFFIX: "<|fim_suffix|>",
     FILE_SEP: "<|file_sep|>",
 }
-"""How Qwen2.5-Coder calls the same tokens."""
+"""How Llama 3 (the first) and Qwen2.5-Coder call the same tokens."""
 
 
 class Tokenizer:
@@ -61,9 +64,13 @@ class Tokenizer:
     ----------
     library_tokenizer
         A byte-level BPE tokenizer of the `tokenizers` library.
+    chat_template
+        How a chat becomes a text, in the Jinja language; None where the model is not made for chats. It is
+        only kept, for those who read the files that we write.
     """
 
-    def __init__(self, library_tokenizer: tokenizers.Tokenizer):
+    def __init__(self, library_tokenizer: tokenizers.Tokenizer, chat_template: str | None = None):
+        self.chat_template = chat_template
         spec = json.loads(library_tokenizer.to_str())
         _require_byte_level(spec)
         self._library = library_tokenizer
@@ -111,7 +118,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json` from a folder.
+        """Read `tokenizer.json` from a folder, and the template for chats if there is one.
 
         Raises
         ------
@@ -125,8 +132,9 @@ class Tokenizer:
             raise InputError(
                 f"a model's folder must hold a tokenizer.json; cannot read {path}: {error}"
             ) from error
+        chat_template = _read_chat_template(Path(folder))
         try:
-            return cls(tokenizers.Tokenizer.from_str(text))
+            return cls(tokenizers.Tokenizer.from_str(text), chat_template)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except Exception as error:  # the library raises nothing more precise
@@ -134,18 +142,22 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, and the `tokenizer_config.json` that transformers wants beside it."""
+        end_of_text = self._library.id_to_token(self.end_of_text_id)
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "add_bos_token": False,
             "add_prefix_space": False,
             "bos_token": None,
             "clean_up_tokenization_spaces": False,
-            "eos_token": END_OF_TEXT,
-            "pad_token": END_OF_TEXT,
+            "eos_token": end_of_text,
+            "pad_token": end_of_text,
             "unk_token": None,
         }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
         write_text(Path(folder) / "tokenizer.json", self.to_json())
-        write_text(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+        write_text(Path(folder) / _CONFIG, json.dumps(config, indent=2) + "\n")
+        (Path(folder) / _CHAT_TEMPLATE).unlink(missing_ok=True)  # an older one, which would count
 
     def to_json(self) -> str:
         """Return the text of `tokenizer.json`."""
@@ -283,6 +295,21 @@ def _untrained() -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_to_characters])  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     return tokenizer
+
+
+def _read_chat_template(folder: Path) -> str | None:
+    """Return the template for chats, from a file of its own or from the tokenizer's settings."""
+    try:
+        if (folder / _CHAT_TEMPLATE).exists():
+            return (folder / _CHAT_TEMPLATE).read_text(encoding="utf-8")
+        if not (folder / _CONFIG).exists():
+            return None
+        template = json.loads((folder / _CONFIG).read_text(encoding="utf-8")).get("chat_template")
+        if isinstance(template, list):  # several, by name
+            template = {one.get("name"): one.get("template") for one in template}.get("default")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"the {_CONFIG} in {folder} is damaged ({error}): copy it again") from error
+    return template if isinstance(template, str) else None
 
 
 def _characters_of_bytes() -> str:

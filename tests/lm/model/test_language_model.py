@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
-from techtree.lm.formats.qwen3_config import to_qwen3
+from techtree.lm.formats.huggingface.families import write_config
 from techtree.lm.model import KVCache, LanguageModel
 
 ODD = ModelConfig(
@@ -40,7 +40,7 @@ def random_model(config):
 
 
 def twin(config):
-    values = to_qwen3(config, end_of_text_id=0, dtype="float32")
+    _, values = write_config(config, end_of_text_id=0, dtype="float32")
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**values)).eval()
 
 

@@ -1,0 +1,131 @@
+"""Which tensor of a GGUF file is which of the model's.
+
+    token_embd, position_embd, output_norm, output       output is left out where it is the embedding
+    blk.{i}.attn_norm, attn_q, attn_k, attn_v, attn_output, attn_q_norm, attn_k_norm       attn_qkv in gpt2
+    blk.{i}.ffn_norm, ffn_gate, ffn_up, ffn_down
+    blk.{i}.ffn_gate_inp, ffn_gate_exps, ffn_up_exps, ffn_down_exps                        with experts
+    rope_freqs                                                                             Llama 3's scaling
+
+each with `.weight`, most also with `.bias`. Vectors are float32 whatever the matrices are, and so are a
+router and learned positions, which llama.cpp's own converter keeps so too: they are small and matter.
+
+The llama architecture rotates neighbours, dimension 2i with 2i + 1, where this program rotates i with
+i + head_dim / 2: the rows of its queries and keys are put in that order. The others rotate as we do.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from techtree.lm.config import ModelConfig
+from techtree.lm.formats.gguf_file import TensorSource
+from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.model.rope import frequencies
+
+_TOP = {
+    "token_embd": "model.embed_tokens",
+    "position_embd": "model.embed_positions",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+}
+_EXPERTS = {
+    "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+}
+_JOINED = ("attn_q", "attn_k", "attn_v")
+"""They are one module, `attn_qkv`, in gpt2."""
+_FLOAT32 = ("position_embd.weight", "ffn_gate_inp.weight")
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+
+
+def tensor_sources(architecture: str, model: LanguageModel, dtype: torch.dtype) -> dict[str, TensorSource]:
+    """Return the tensors of a model's file.
+
+    Parameters
+    ----------
+    architecture
+        llama.cpp's name of it.
+    model
+        The model.
+    dtype
+        The type of the matrices.
+    """
+    parameters = dict(model.named_parameters())
+    layout = {
+        theirs: ours
+        for theirs, ours in _possible_names(architecture, model.config.n_layers)
+        if ours[0] in parameters
+    }
+    assert {one for ours in layout.values() for one in ours} == parameters.keys()
+    if architecture == "olmoe" and _HEAD not in layout:  # its graph knows no tied head
+        layout[_HEAD] = layout[_EMBEDDING]
+    sources = {}
+    for name, ours in layout.items():
+        parts = [parameters[one] for one in ours]
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        kind = torch.float32 if len(shape) == 1 or name.endswith(_FLOAT32) else dtype
+        is_rotated = architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k")
+        head_dim = model.config.head_dim if is_rotated else None
+        sources[name] = TensorSource(shape, kind, partial(_stored, parts, head_dim))
+    return sources | _rope_factors(model.config)
+
+
+def _possible_names(architecture: str, n_layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the names of tensors, and for each the parameters whose rows it has, one after the other."""
+    yield from _weight_and_bias(_TOP.items(), "", "")
+    for i in range(n_layers):
+        ours, theirs = f"model.layers.{i}.", f"blk.{i}."
+        modules = dict(_LAYER)
+        if architecture == "gpt2":
+            joined = [modules.pop(name) for name in _JOINED]
+            for kind in ("weight", "bias"):
+                yield f"{theirs}attn_qkv.{kind}", tuple(f"{ours}{one}.{kind}" for one in joined)
+        yield from _weight_and_bias(modules.items(), ours, theirs)
+        for name, parameter in _EXPERTS.items():
+            yield f"{theirs}{name}.weight", (f"{ours}{parameter}",)
+
+
+def _weight_and_bias(
+    modules: Iterable[tuple[str, str]], ours: str, theirs: str
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name, module in modules:
+        for kind in ("weight", "bias"):
+            yield f"{theirs}{name}.{kind}", (f"{ours}{module}.{kind}",)
+
+
+def _stored(parts: Sequence[Tensor], head_dim: int | None) -> Tensor:
+    """Return a tensor as the file has it; given a head's width, with its rows in the llama order."""
+    joined = parts[0] if len(parts) == 1 else torch.cat([part.detach() for part in parts])
+    return joined if head_dim is None else _interleaved(joined, head_dim)
+
+
+def _interleaved(rows: Tensor, head_dim: int) -> Tensor:
+    """Return the rows of each head in the order 0, d/2, 1, d/2 + 1, ..., for a head of width d."""
+    by_head = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])  # (H, 2, d/2, ...)
+    return by_head.transpose(1, 2).reshape(rows.shape)
+
+
+def _rope_factors(config: ModelConfig) -> dict[str, TensorSource]:
+    """Return by how much llama.cpp has to divide each pair's frequency, for Llama 3's scaling."""
+    if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
+        return {}
+    plain = frequencies(config.head_dim, config.rope_base, None)
+    factors = plain / frequencies(config.head_dim, config.rope_base, config.rope_scaling)
+    return {"rope_freqs.weight": TensorSource(tuple(factors.shape), torch.float32, lambda: factors)}

@@ -1,0 +1,66 @@
+"""`techtree export`: what transformers and llama.cpp load."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+
+import torch
+
+from lm.families import FAMILIES, random_model
+from techtree.cli.main import main
+from techtree.lm.formats.huggingface import load_model, save_pretrained
+
+
+def test_a_folder_for_transformers(tiny_model_folder, tmp_path, capsys):
+    out = tmp_path / "exported"
+    assert main(["export", str(tiny_model_folder), "--to", "hf", "--out", str(out)]) == 0
+    n_bytes = sum(path.stat().st_size for path in out.iterdir())
+    assert capsys.readouterr().out == f"exported  {out}: {n_bytes / 1e6:.1f} MB\n"
+    for path in tiny_model_folder.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_in_half_precision(tiny_model, tiny_model_folder, tmp_path):
+    out = tmp_path / "exported"
+    words = ["export", str(tiny_model_folder), "--to", "hf", "--out", str(out), "--dtype", "bfloat16"]
+    assert main(words) == 0
+    found = load_model(out, dtype=None)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found.head, tiny_model.head.bfloat16())
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("dtype", "code"), [(None, 0), ("float16", 1), ("bfloat16", 32)])
+def test_a_file_for_llama_cpp(dtype, code, tiny_model_folder, tmp_path, capsys):
+    gguf = pytest.importorskip("gguf")
+    out = tmp_path / "tiny.gguf"
+    words = [] if dtype is None else ["--dtype", dtype]
+    assert main(["export", str(tiny_model_folder), "--to", "gguf", "--out", str(out), *words]) == 0
+    assert capsys.readouterr().out.startswith(f"exported  {out}: ")
+    fields = gguf.GGUFReader(out).fields
+    assert fields["general.architecture"].contents() == "qwen3"
+    assert fields["general.file_type"].contents() == code
+
+
+def refused(capsys, *words):
+    assert main(["export", *map(str, words)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("kind", ["hf", "gguf"])
+def test_what_is_refused(kind, tiny_model_folder, tiny_tokenizer, tmp_path, capsys):
+    model, to, out = tiny_model_folder, ["--to", kind, "--out"], tmp_path / "out"
+    assert "has no config.json" in refused(capsys, tmp_path / "nothing", *to, out)
+    out.write_text("mine")
+    assert "is there already: choose another --out" in refused(capsys, model, *to, out)
+    assert out.read_text() == "mine"
+    assert "could not be written" in refused(capsys, model, *to, out / "below")
+    save_pretrained(tmp_path / "llama", random_model(FAMILIES["llama"]), tiny_tokenizer)
+    (tmp_path / "llama" / "model.safetensors").write_bytes(b"PK\3\4 a pickle")
+    assert "is a pickle" in refused(capsys, tmp_path / "llama", *to, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
