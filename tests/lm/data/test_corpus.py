@@ -160,6 +160,30 @@ def test_named_file_is_taken_whatever_its_extension(tmp_path):
     assert paths(collect([tmp_path / "script"])) == ["script"]
 
 
+def test_named_text_may_be_long_and_look_as_it_likes(tmp_path):
+    long, table = "to be, or not to be:\n" * 100_000, "Generated from 1 2 3\n" * 200
+    write(tmp_path, {"long.txt": long, "table.txt": table, "a.py": CODE})
+    collection = collect([tmp_path / "long.txt", tmp_path / "table.txt", tmp_path])
+    names = paths(collection)
+    n_parts = len(names) - 2
+    assert names == ["a.py", *(f"long.txt#{i}" for i in range(1, n_parts + 1)), "table.txt"]
+    assert n_parts == 22  # 2,100,000 characters, cut after lines of 21: 4,761 of them fit in 100,000
+    assert "".join(d.text for d in collection.documents[1:-1]) == long
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"\xe9", "is not UTF-8"), ("\n", "is empty")])
+def test_named_text_that_cannot_be_used_is_refused(tmp_path, content, reason):
+    write(tmp_path, {"a.py": CODE, "note.txt": content})
+    with pytest.raises(InputError, match=rf"note\.txt {reason}: correct it or leave it out"):
+        collect([tmp_path, tmp_path / "note.txt"])
+
+
+def test_named_source_is_held_to_the_rules_of_source(tmp_path):
+    write(tmp_path, {"a.py": CODE, "huge.py": "x = 1\n" * 200_000, "made.py": "# Do not edit\n" + CODE})
+    collection = collect([tmp_path / name for name in ("a.py", "huge.py", "made.py")])
+    assert paths(collection) == ["a.py"]
+
+
 def test_other_extensions(tmp_path):
     write(tmp_path, {"a.py": CODE, "b.c": CODE, "c.h": CODE})
     assert paths(collect([tmp_path], extensions=(".c", ".h"))) == ["b.c", "c.h"]

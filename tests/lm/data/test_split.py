@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
 from techtree.lm.data.near_duplicates import jaccard, shingles, without_near_duplicates
-from techtree.lm.data.split import split_by_file
+from techtree.lm.data.split import MAX_MOVE_CHARS, split_at_end, split_by_file
 
 DOCUMENTS = st.lists(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=40
@@ -101,3 +101,41 @@ def test_no_near_duplicate_crosses_the_split():
     # The copies would cross it, if they were kept: the test would see them.
     assert greatest_similarity(*split_by_file(documents + copies, 0.2)) > 0.9
     assert greatest_similarity(*split_by_file(without_near_duplicates(documents + copies), 0.2)) < 0.7
+
+
+# ---- one text
+
+
+@given(st.lists(st.text("ab\n", min_size=1, max_size=30), min_size=1), st.floats(0.01, 0.5))
+def test_the_end_of_a_text_is_held_out(texts, fraction):
+    parts = [Document(f"text#{i}", text) for i, text in enumerate(texts)]
+    whole = "".join(texts)
+    assume(len(whole) > 1)
+    train, held_out = split_at_end(parts, fraction)
+    before, after = ("".join(document.text for document in side) for side in (train, held_out))
+    assert before + after == whole
+    assert before
+    assert len(after) >= fraction * len(whole) - 1e-9  # the fraction's own rounding
+    assert all(document.text for document in train + held_out)
+    assert train[:-1] == parts[: len(train) - 1]
+    assert len(held_out) == 1 or held_out[1:] == parts[-len(held_out) + 1 :]
+
+
+def test_the_border_moves_to_a_line_that_is_near():
+    line = "x" * 99 + "\n"
+    train, held_out = split_at_end([Document("a.txt", line * 100)], 0.0951)
+    assert (train[0].text, held_out[0].text) == (line * 90, line * 10)
+    one_line = "x" * 50 + "\n" + "x" * (MAX_MOVE_CHARS + 1949)
+    train, held_out = split_at_end([Document("a.txt", one_line)], 0.1)
+    assert len(train[0].text) == 2700
+
+
+@pytest.mark.parametrize("text", ["", "x"])
+def test_a_text_without_an_end_is_refused(text):
+    with pytest.raises(InputError, match="must have an end to hold out"):
+        split_at_end([Document("a.txt", text)])
+
+
+def test_a_fraction_out_of_range_is_refused_for_a_text_too():
+    with pytest.raises(InputError, match="held_out_fraction must lie in"):
+        split_at_end([Document("a.txt", "abc")], 0.6)

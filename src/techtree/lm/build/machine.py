@@ -29,8 +29,11 @@ class _Noise:
         generator = torch.Generator().manual_seed(0)
         self._ids = torch.randint(vocab_size, (batch_size, seq_len + 1), generator=generator)
 
-    def batch(self, step: int) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-        return self._ids[:, :-1].contiguous(), self._ids[:, 1:].contiguous()
+    def batch(
+        self, step: int, rank: int = 0, n_ranks: int = 1
+    ) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+        ids = self._ids[rank::n_ranks]
+        return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 class _EnoughError(Exception):

@@ -7,6 +7,7 @@ on is fixed before training (documents, tokenizer, plan), it ends with the same 
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,22 +21,25 @@ from techtree import atomic
 from techtree.errors import InputError
 from techtree.lm.build.config import BuildConfig
 from techtree.lm.build.corpus_file import read_documents, write_documents
+from techtree.lm.build.gathering import described, full_paths, gather
 from techtree.lm.build.machine import training_rate
 from techtree.lm.build.plan import Plan, make_plan
 from techtree.lm.build.report import write_report
 from techtree.lm.build.samples import make_samples
 from techtree.lm.build.stages import Display, Stages, kept, read_json
-from techtree.lm.data.corpus import Document, collect
-from techtree.lm.data.near_duplicates import without_near_duplicates
-from techtree.lm.data.rows import RowsConfig, TokenRows
+from techtree.lm.data.batches import RandomBatches
+from techtree.lm.data.corpus import Document
+from techtree.lm.data.rows import RowsConfig
 from techtree.lm.data.split import split_by_file
+from techtree.lm.data.store import TokenStore
+from techtree.lm.data.store_builder import build_store
 from techtree.lm.eval.bits_per_byte import bits_per_byte
 from techtree.lm.eval.held_out import evaluated
 from techtree.lm.eval.ngram import ngram_scores
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
-from techtree.lm.train import checkpoint
+from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.precision import compute_dtype
 from techtree.lm.train.trainer import train
 
@@ -51,8 +55,8 @@ MAX_VOCAB_SIZE, MIN_VOCAB_SIZE = 4096, 512
 BYTES_PER_TOKEN = 3
 """At least, on source code with a vocabulary of some thousands."""
 
-MODEL = "model"
-"""The name of the model's folder within the run's."""
+MODEL, TOKENS = "model", "tokens"
+"""The names of the model's folder and of the store of tokens within the run's."""
 
 OTHER_STAGES_S = 12
 """What export, samples and report take after the training, at most, on the reference machine."""
@@ -110,8 +114,9 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
     )
     report = _report(config, plan, data, stages, ngram, scores, samples)
     write_report(config.folder, report, losses)
-    for name in (checkpoint.FILE_NAME, "rows.npy", "rows.json"):
-        (config.folder / name).unlink(missing_ok=True)
+    checkpoint_folder.remove_all(config.folder)
+    # The run is finished: a file that somebody holds open only takes room.
+    shutil.rmtree(config.folder / TOKENS, ignore_errors=True)
     return report
 
 
@@ -119,26 +124,24 @@ def _prepare(config: BuildConfig, stages: Stages) -> Data:
     """Collect, split, tokenize."""
     path, about_path = config.folder / "corpus.jsonl.gz", config.folder / "corpus.json"
 
-    def read_corpus() -> tuple[list[Document], dict[str, Any]]:
+    def read_corpus() -> tuple[list[Document], list[Document], dict[str, Any]]:
         if not about_path.exists():
-            path.unlink(missing_ok=True)
-        about = kept(about_path, lambda: _collect(config, path))
-        if about["paths"] != [str(p.resolve()) for p in config.corpus]:
+            documents, about = gather(config.corpus)
+            train_documents, held_out = split_by_file(documents)
+            write_documents(path, documents)
+            atomic.write_text(about_path, json.dumps(about, indent=1) + "\n")
+            return train_documents, held_out, about
+        about = read_json(about_path)
+        if about["paths"] != full_paths(config.corpus):
             raise InputError(
                 f"{config.folder} holds a run on {', '.join(about['paths'])}: "
                 "give the same --corpus, or another --out"
             )
-        return read_documents(path), about
+        return *split_by_file(read_documents(path)), about
 
-    documents, about = stages.run(
-        "collect source files",
-        read_corpus,
-        lambda result: (
-            "{n_documents:,} files, {n_bytes:,} bytes; left out {n_skipped} files and "
-            "{n_near_duplicates} near-duplicates".format(**result[1])
-        ),
+    train_documents, held_out, about = stages.run(
+        "collect source files", read_corpus, lambda result: described(result[2])
     )
-    train_documents, held_out = split_by_file(documents)
     tokenizer = stages.run(
         "train the tokenizer",
         lambda: _tokenizer(config.folder / "tokenizer", train_documents),
@@ -149,22 +152,6 @@ def _prepare(config: BuildConfig, stages: Stages) -> Data:
 
 def _max_bytes(minutes: float) -> int:
     return min(MAX_EVALUATED_BYTES, int(EVALUATED_BYTES_PER_MINUTE * max(1.0, minutes)))
-
-
-def _collect(config: BuildConfig, path: Path) -> dict[str, Any]:
-    """Write the corpus's documents to ``path`` and return what there is to say about them."""
-    collection = collect(config.corpus)
-    documents = without_near_duplicates(collection.documents)
-    split_by_file(documents)  # Says now, and not later, if there is too little to split.
-    write_documents(path, documents)
-    return {
-        "paths": [str(p.resolve()) for p in config.corpus],
-        "n_documents": len(documents),
-        "n_bytes": sum(document.n_bytes for document in documents),
-        "n_near_duplicates": len(collection.documents) - len(documents),
-        "n_skipped": len(collection.skipped),
-        "skipped": collection.skipped_by_reason(),
-    }
 
 
 def _tokenizer(folder: Path, documents: Sequence[Document]) -> Tokenizer:
@@ -231,23 +218,21 @@ def _run_training(
 ) -> tuple[LanguageModel, dict[str, Any]]:
     n_rows = plan.train.n_steps * plan.batch_size
     rows = RowsConfig(seq_len=plan.model.max_seq_len, n_rows=n_rows, seed=plan.train.seed)
-    batches = TokenRows.open(folder / "rows.npy", data.train, data.tokenizer, rows, plan.batch_size)
+    # One group: the rows that the run needs are drawn from all documents.
+    build_store(folder / TOKENS, [data.train], data.tokenizer, rows)
+    batches = RandomBatches(TokenStore(folder / TOKENS), plan.batch_size, plan.train.seed)
     model = train(plan.model, plan.train, batches, folder, display.step)
-    state = checkpoint.load(folder)
-    assert state is not None
-    return model, {"losses": state.losses, "seconds": state.seconds}
+    last = checkpoint_folder.newest(folder)
+    assert last is not None
+    return model, {"losses": last.state.losses, "seconds": last.state.seconds}
 
 
 def _evaluate(model: LanguageModel, data: Data, plan: Plan, display: Display) -> dict[str, Any]:
-    dtype = compute_dtype(torch.device("cpu"))
+    model.compute_dtype = compute_dtype(torch.device("cpu"))
     score = bits_per_byte(
-        model,
-        data.held_out,
-        data.tokenizer,
-        seq_len=plan.model.max_seq_len,
-        autocast_dtype=None if dtype == torch.float32 else dtype,
-        on_batch=display.progress,
+        model, data.held_out, data.tokenizer, seq_len=plan.model.max_seq_len, on_batch=display.progress
     )
+    model.compute_dtype = None
     return {"bits_per_byte": score.bits_per_byte, "n_tokens": score.n_tokens, "n_bytes": score.n_bytes}
 
 

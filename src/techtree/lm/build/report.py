@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from techtree import atomic
 from techtree.lm.build.config import REPORT
+from techtree.lm.train.loss_plot import loss_plot
 
 
 def write_report(folder: Path, report: dict[str, Any], losses: Sequence[float]) -> None:
     """Write ``loss.svg``, ``report.md`` and, last, ``report.json``: where that lies, the run is finished."""
-    atomic.write_bytes(folder / "loss.svg", _plot(losses, report["bits_per_token"]))
+    atomic.write_bytes(folder / "loss.svg", loss_plot(losses, report["bits_per_token"]))
     atomic.write_text(folder / "report.md", page(report))
     atomic.write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
 
@@ -82,29 +81,3 @@ def _sample(sample: dict[str, str]) -> str:
         f"{fence}python\n{sample['before']}\n{fence}\n\n"
         f"{fence}\nmodel:  {sample['completion']}\nfile:   {sample['actual']}\n{fence}\n"
     )
-
-
-def _plot(losses: Sequence[float], held_out_bits_per_token: float) -> bytes:
-    """Draw the loss of every step, and its average over the last steps, in bits per token."""
-    import io
-
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    bits = np.asarray(losses) / np.log(2)
-    window = max(1, len(bits) // 30)
-    smooth = np.convolve(bits, np.ones(window) / window, mode="valid")
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots()
-    steps = np.arange(1, len(bits) + 1)
-    axes.plot(steps, bits, color="C0", alpha=0.3, linewidth=0.8, label="each step")
-    axes.plot(steps[window - 1 :], smooth, color="C0", label=f"mean of {window} steps")
-    axes.axhline(held_out_bits_per_token, color="C1", linestyle="--", label="held-out files, at the end")
-    axes.set(xlabel="step", ylabel="bits per token")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    image = io.BytesIO()
-    figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None})
-    return image.getvalue()

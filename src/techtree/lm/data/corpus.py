@@ -14,6 +14,7 @@ from pathlib import Path
 
 from techtree.errors import InputError
 from techtree.lm.data.generated import why_generated
+from techtree.lm.data.text_parts import text_parts
 
 MAX_FILE_BYTES = 1_000_000
 """Longer files are data in the form of code, as a rule; Python's longest hand-written module has 0.23 MB."""
@@ -27,7 +28,10 @@ TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 
 @dataclass(frozen=True)
 class Document:
-    """One source file: its path for display (relative, with slashes), and its text with LF line ends."""
+    """A source file, or a part of a long text.
+
+    Its path is for display (relative, with slashes); its text has LF line ends.
+    """
 
     path: str
     text: str
@@ -78,19 +82,21 @@ def collect(paths: Sequence[Path], extensions: Sequence[str] = (".py",)) -> Coll
     ----------
     paths
         Folders, searched with all their subfolders, and files. A file that is named itself is taken
-        whatever its extension. One that is reached twice is taken once.
+        whatever its extension; with another one than those of `extensions` it is text, which may be of
+        any length and look as it likes. One that is reached twice is taken once.
     extensions
         The ends of the names of files to take from folders.
 
     Returns
     -------
     Collection
-        Sorted by path. Paths are relative to the deepest folder that holds all that was given.
+        Sorted by path. Paths are relative to the deepest folder that holds all that was given. Long texts
+        come in parts, in turn.
 
     Raises
     ------
     InputError
-        When a path does not exist, or no file can be used.
+        When a path does not exist, a text that is named cannot be used, or no file can.
 
     Notes
     -----
@@ -101,22 +107,28 @@ def collect(paths: Sequence[Path], extensions: Sequence[str] = (".py",)) -> Coll
     """
     roots = [_existing(Path(path)) for path in paths]
     base = _common_folder(roots)
-    documents: dict[str, Document] = {}
+    texts: dict[str, str] = {}
     skipped: dict[str, Skipped] = {}
     for root in roots:
         for file, problem in _walk(root, tuple(extensions)):
             path = _displayed(file, base)
-            if path in documents or path in skipped:
+            if path in texts or path in skipped:
                 continue
-            text, reason = (None, problem) if problem else _read(file)
+            is_source = file.name.endswith(tuple(extensions))
+            text, reason = (None, problem) if problem else _read(file, is_source)
+            if text is None and not is_source and not problem:
+                raise InputError(
+                    f"a file that is named must be text; {file} {reason}: correct it or leave it out"
+                )
             if text is None:
                 skipped[path] = Skipped(path, reason)
             else:
-                documents[path] = Document(path, text)
+                texts[path] = text
     collection = Collection(
-        tuple(sorted(documents.values(), key=_parts)), tuple(sorted(skipped.values(), key=_parts))
+        tuple(document for path in sorted(texts, key=_names) for document in _documents(path, texts[path])),
+        tuple(skipped[path] for path in sorted(skipped, key=_names)),
     )
-    if not documents:
+    if not texts:
         raise InputError(_nothing_found(paths, extensions, collection))
     return collection
 
@@ -161,13 +173,13 @@ def _walk(root: Path, extensions: tuple[str, ...]) -> Iterator[tuple[Path, str]]
         yield folder, "folder cannot be read"
 
 
-def _read(file: Path) -> tuple[str | None, str]:
+def _read(file: Path, is_source: bool) -> tuple[str | None, str]:
     """Return the text of a file, or None and the reason why it cannot be used."""
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             return None, "is not a regular file"
-        if status.st_size > MAX_FILE_BYTES:
+        if is_source and status.st_size > MAX_FILE_BYTES:
             return None, f"has more than {MAX_FILE_BYTES:,} bytes"
         data = file.read_bytes()
     except OSError:
@@ -181,12 +193,20 @@ def _read(file: Path) -> tuple[str | None, str]:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         return None, "is empty"
-    reason = why_generated(text)
+    reason = why_generated(text) if is_source else ""
     return (None, reason) if reason else (text, "")
 
 
-def _parts(entry: Document | Skipped) -> tuple[str, ...]:
-    return tuple(entry.path.split("/"))
+def _documents(path: str, text: str) -> Iterator[Document]:
+    if len(text) <= MAX_FILE_BYTES:
+        yield Document(path, text)
+        return
+    for number, part in enumerate(text_parts(text), start=1):
+        yield Document(f"{path}#{number}", part)
+
+
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(path.split("/"))
 
 
 def _nothing_found(paths: Sequence[Path], extensions: Sequence[str], collection: Collection) -> str:

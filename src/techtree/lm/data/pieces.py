@@ -58,8 +58,7 @@ class Cutter:
         self.row_length = row_length
         self.fim_rate = fim_rate
         self.rng = rng
-        # The highest bit must be free.
-        self.dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 15 else np.uint32)
+        self.dtype = token_dtype(tokenizer.vocab_size)
 
     def encode(self, documents: Sequence[Document], max_tokens: float) -> list[Int32[np.ndarray, " T"]]:
         """Return the token sequences of the documents, in a random order, until there are enough tokens."""
@@ -99,9 +98,15 @@ class Cutter:
     def _window_pieces(self, window: Int32[np.ndarray, " T"]) -> Iterator[UInt[np.ndarray, " P"]]:
         """Yield a window as it is, or the examples that it becomes."""
         if self.rng.random() >= self.fim_rate:
-            yield self._flagged(window)
+            yield self._flagged(window, prompt_marks=[])
             return
         end = self.tokenizer.end_of_text_id
+        # Asked for here only: a foreign tokenizer without them serves for plain text.
+        prompt_marks = [
+            self.tokenizer.fim_prefix_id,
+            self.tokenizer.fim_suffix_id,
+            self.tokenizer.fim_middle_id,
+        ]
         text_ids = window[1:]  # the first is the window before's last, or <|endoftext|>
         text_ids = text_ids[: len(text_ids) - (text_ids[-1] == end)]
         while len(text_ids):
@@ -110,7 +115,7 @@ class Cutter:
             text = self.tokenizer.decode_bytes(text_ids[:n]).decode("utf-8", errors="ignore")
             text_ids = text_ids[n:]
             example = fill_in_the_middle.example(text, self.tokenizer, self.row_length, self.rng)
-            yield self._flagged(np.array(example))
+            yield self._flagged(np.array(example), prompt_marks)
 
     def _example_length(self) -> int:
         """Return the length of an example's text in tokens: as often 128 to 256 as 256 to 512."""
@@ -118,16 +123,20 @@ class Cutter:
         shortest = max(1, min(MIN_EXAMPLE_TOKENS, longest // 4))
         return int(math.exp(self.rng.uniform(math.log(shortest), math.log(longest))))
 
-    def _flagged(self, ids: np.ndarray) -> UInt[np.ndarray, " P"]:
+    def _flagged(self, ids: np.ndarray, prompt_marks: list[int]) -> UInt[np.ndarray, " P"]:
         """Return the ids of a piece, those that are not to be learned with the highest bit."""
-        prompt_marks = [
-            self.tokenizer.fim_prefix_id,
-            self.tokenizer.fim_suffix_id,
-            self.tokenizer.fim_middle_id,
-        ]
         is_context = np.isin(ids, prompt_marks)
         is_context[0] = True
         return np.where(is_context, ids.astype(np.int64) | highest_bit(self.dtype), ids).astype(self.dtype)
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """Return the smallest type that holds every token and has its highest bit free.
+
+    >>> token_dtype(32768), token_dtype(32769)
+    (dtype('uint16'), dtype('uint32'))
+    """
+    return np.dtype(np.uint16 if vocab_size <= 1 << 15 else np.uint32)
 
 
 def highest_bit(dtype: np.dtype) -> int:

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
+from techtree.lm.data.text_parts import last_break
 
 HELD_OUT_FRACTION = 0.04
 
 MAX_PART_OF_ONE = 0.5
 """A document that would be more than this part of all held-out bytes trains instead: the measure should not
 hang on one file. (Of Python 3.11, `_pydecimal.py` alone would be 0.6 of it.)"""
+
+MAX_MOVE_CHARS = 1000
+"""How far the border within a text may move to spare a paragraph or a line."""
 
 _SALT = b"techtree held-out split"
 
@@ -44,8 +48,7 @@ def split_by_file(
     documents near the end of that order change sides. Where all files are too large, the smallest is
     held out.
     """
-    if not 0 < held_out_fraction <= 0.5:
-        raise InputError(f"held_out_fraction must lie in (0, 0.5]; got {held_out_fraction}: use 0.04")
+    _check_fraction(held_out_fraction)
     sizes: dict[bytes, int] = {}
     hashes = [_hash(document.text) for document in documents]
     for text_hash, document in zip(hashes, documents, strict=True):
@@ -59,6 +62,50 @@ def split_by_file(
     train = [d for d, text_hash in zip(documents, hashes, strict=True) if text_hash not in chosen]
     held_out = [d for d, text_hash in zip(documents, hashes, strict=True) if text_hash in chosen]
     return train, held_out
+
+
+def split_at_end(
+    parts: Sequence[Document], held_out_fraction: float = HELD_OUT_FRACTION
+) -> tuple[list[Document], list[Document]]:
+    """Split the parts of one text into those to train on and the end of it, to measure on.
+
+    Parameters
+    ----------
+    parts
+        Joined they are the text.
+    held_out_fraction
+        The share of characters to hold out, in (0, 0.5]; a little more where that spares a
+        paragraph or a line.
+
+    Returns
+    -------
+    train, held_out : list of Document
+        The text in two; of the part at the border, each has a piece.
+
+    Raises
+    ------
+    InputError
+        When the text has less than two characters, or the fraction is out of range.
+    """
+    _check_fraction(held_out_fraction)
+    n_chars = sum(len(part.text) for part in parts)
+    if n_chars < 2:
+        raise InputError(f"a text must have an end to hold out; got {n_chars} characters: add files")
+    room = int(n_chars * (1 - held_out_fraction))  # at least half, so never 0
+    train: list[Document] = []
+    for i, part in enumerate(parts):
+        if len(part.text) > room:
+            end = last_break(part.text, max(0, room - MAX_MOVE_CHARS), room)
+            pieces = [Document(part.path, text) for text in (part.text[:end], part.text[end:])]
+            return [*train, *(p for p in pieces[:1] if p.text)], [pieces[1], *parts[i + 1 :]]
+        train.append(part)
+        room -= len(part.text)
+    raise AssertionError("what is to be left out is less than the whole")
+
+
+def _check_fraction(held_out_fraction: float) -> None:
+    if not 0 < held_out_fraction <= 0.5:
+        raise InputError(f"held_out_fraction must lie in (0, 0.5]; got {held_out_fraction}: use 0.04")
 
 
 def _held_out(sizes: dict[bytes, int], target_bytes: float) -> set[bytes]:
