@@ -16,7 +16,7 @@ STAGE_WIDTH = 24
 """The column of what the stages gave."""
 
 LINE_EVERY_S = 15
-"""How often a training writes a line where the output is no terminal."""
+"""How often a stage writes a line where the output is no terminal."""
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def open_display(stream: TextIO) -> Iterator[Display]:
 
 
 class PlainDisplay:
-    """A line for each stage, and one now and then during the training."""
+    """A line for each stage, and one now and then during a long one."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -46,14 +46,23 @@ class PlainDisplay:
         self._write(f"{stage:<{STAGE_WIDTH}}{result}  ({seconds:.1f} s)")
 
     def progress(self, done: int, total: int) -> None:
-        """Say nothing."""
+        """Write a line when the last one is some time ago."""
+        if self._is_time():
+            self._write(f"  {done / total:.0%}")
 
     def step(self, step: Step) -> None:
-        """Write a line when the last one is some time ago."""
+        """Write a line when the last one is some time ago, or there is something to hear."""
         self._rate.add(step)
-        if time.monotonic() - self._said_at >= LINE_EVERY_S:
-            self._said_at = time.monotonic()
+        if step.warning:
+            self._write(f"  warning: {step.warning}")
+        if self._is_time():
             self._write(f"  step {step.step:,} of {step.n_steps:,}  {self._rate.described(step)}")
+
+    def _is_time(self) -> bool:
+        if time.monotonic() - self._said_at < LINE_EVERY_S:
+            return False
+        self._said_at = time.monotonic()
+        return True
 
     def _write(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
@@ -103,6 +112,9 @@ class TerminalDisplay:
     def step(self, step: Step) -> None:
         """Move the bar, and show loss, speed and the time that is left."""
         self._rate.add(step)
+        if step.warning:
+            warning = Text.assemble(("! ", "yellow"), step.warning)
+            self._progress.console.print(warning, soft_wrap=True)
         if self._task is not None:
             detail = self._rate.described(step)
             self._progress.update(self._task, completed=step.step, total=step.n_steps, detail=detail)
@@ -125,13 +137,18 @@ class SmoothRate:
 
     def described(self, step: Step) -> str:
         """Return loss, speed and time left."""
-        left = round(self._seconds_per_step * (step.n_steps - step.step))
+        left = self._seconds_per_step * (step.n_steps - step.step)
         rate = step.tokens / self._seconds_per_step
-        return f"loss {self._loss:.3f}  {rate:,.0f} tokens/s  {left // 60}:{left % 60:02} left"
+        return f"loss {self._loss:.3f}  {rate:,.0f} tokens/s  {_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
 
 
 class _Detail(ProgressColumn):
     """What the running stage has to say."""
 
     def render(self, task) -> Text:
-        return Text(task.fields.get("detail", ""))
+        left = task.time_remaining
+        return Text(task.fields["detail"] or ("" if left is None else f"{_clock(left)} left"))

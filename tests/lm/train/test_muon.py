@@ -54,11 +54,27 @@ def test_updates_by_the_definition(shape):
     expected, momentum = weight.double(), torch.zeros(shape, dtype=torch.float64)
     muon = Muon({"w": weight}, lr=0.1, momentum=0.9, weight_decay=0.5)
     for step, scale in enumerate((1.0, 0.5, 0.25), start=1):
-        weight.grad = torch.randn(shape, generator=generator)
-        momentum = 0.9 * momentum + 0.1 * weight.grad
-        direction = slowly_orthogonalized(0.9 * momentum + 0.1 * weight.grad)
+        gradient = torch.randn(shape, generator=generator)
+        momentum = 0.9 * momentum + 0.1 * gradient
+        direction = slowly_orthogonalized(0.9 * momentum + 0.1 * gradient)
         expected = expected * (1 - 0.1 * scale * 0.5)
         expected -= 0.1 * scale * max(1, shape[0] / shape[1]) ** 0.5 * direction
-        muon.update(step, scale)
+        muon.update({"w": gradient}, step, scale)
     torch.testing.assert_close(weight.double(), expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(muon.state["momentum.w"].double(), momentum, atol=1e-6, rtol=0)
+    torch.testing.assert_close(muon.state["momentum"]["w"].double(), momentum, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 4), (3, 4, 6), (1, 5, 5)])
+def test_each_matrix_of_a_stack_is_treated_by_itself(shape):
+    generator = torch.Generator().manual_seed(0)
+    stack, gradients = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    gradients[-1] *= 1e-3  # An expert that was seldom chosen moves as far as the others.
+    alone = {str(i): matrix.clone() for i, matrix in enumerate(stack)}
+    Muon({"w": stack}, lr=0.1).update({"w": gradients}, 1, 1.0)
+    Muon(alone, lr=0.1).update({str(i): gradient for i, gradient in enumerate(gradients)}, 1, 1.0)
+    # A product of stacks may add up in another order.
+    torch.testing.assert_close(stack, torch.stack(list(alone.values())), atol=1e-5, rtol=0)
+
+
+def test_a_stack_of_no_matrices_stays_empty():
+    assert orthogonalized(torch.zeros(0, 4, 3)).shape == (0, 4, 3)

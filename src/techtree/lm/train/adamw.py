@@ -15,7 +15,7 @@ class AdamW:
     Parameters
     ----------
     parameters
-        Tensors by name.
+        Tensors by name; each may be some rows of a larger one.
     lr
         About how far a coordinate moves in a step.
     betas
@@ -41,23 +41,21 @@ class AdamW:
         self.eps = eps
         self.weight_decay = weight_decay
         self.state = {
-            f"{moment}.{name}": torch.zeros_like(p)
-            for name, p in parameters.items()
+            moment: {name: torch.zeros_like(p) for name, p in parameters.items()}
             for moment in ("mean", "square")
         }
-        """What a checkpoint has to keep."""
+        """What a checkpoint has to keep: moment -> parameter's name -> tensor."""
 
     @torch.no_grad()
-    def update(self, step: int, scale: float) -> None:
+    def update(self, gradients: Mapping[str, Tensor], step: int, scale: float) -> None:
         """Apply the gradients. ``step`` counts from 1; ``scale`` multiplies the learning rate."""
         lr = self.lr * scale
         beta_mean, beta_square = self.betas
         # Both averages start at zero; dividing by the sum of their weights so far makes up for it.
         weight_mean, weight_square = 1 - beta_mean**step, 1 - beta_square**step
         for name, parameter in self.parameters.items():
-            gradient = parameter.grad
-            assert gradient is not None, name
-            mean, square = self.state[f"mean.{name}"], self.state[f"square.{name}"]
+            gradient = gradients[name]
+            mean, square = self.state["mean"][name], self.state["square"][name]
             mean.lerp_(gradient, 1 - beta_mean)
             square.mul_(beta_square).addcmul_(gradient, gradient, value=1 - beta_square)
             root = (square / weight_square).sqrt_().add_(self.eps)

@@ -18,3 +18,8 @@ def compute_dtype(device: torch.device) -> torch.dtype:
         has = torch.cpu.get_capabilities()
         return torch.bfloat16 if any(has.get(unit) for unit in _BF16_UNITS) else torch.float32
     return torch.float32
+
+
+def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return what a recipe's ``precision`` comes to on a device: float32, bfloat16, or the faster one."""
+    return compute_dtype(device) if precision == "auto" else getattr(torch, precision)
