@@ -6,6 +6,7 @@ come from here.
 """
 
 import dataclasses
+import json
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -15,10 +16,14 @@ import torch
 import tyro
 
 from techtree.lm.build.plan import DEFAULT_DEPTH, SEQ_LEN, TOKENS_PER_STEP, shape
+from techtree.lm.config import ModelConfig
+from techtree.lm.data.batches import RandomBatches
 from techtree.lm.data.corpus import collect, standard_library
 from techtree.lm.data.near_duplicates import without_near_duplicates
-from techtree.lm.data.rows import RowsConfig, TokenRows
+from techtree.lm.data.rows import RowsConfig
 from techtree.lm.data.split import split_by_file
+from techtree.lm.data.store import TokenStore
+from techtree.lm.data.store_builder import build_store
 from techtree.lm.eval.bits_per_byte import bits_per_byte
 from techtree.lm.eval.held_out import evaluated
 from techtree.lm.tokenizer import Tokenizer
@@ -36,8 +41,8 @@ class Config:
     seq_len: int = SEQ_LEN
     batch_tokens: int = TOKENS_PER_STEP
     fim_rate: float = 0.5
-    tie_embeddings: bool | None = None
-    """Instead of what the shape has."""
+    model: str = "{}"
+    """Fields of the model's config that differ from the shape's, as JSON."""
     eval_bytes: int = 100_000
     threads: int = 0
     """Of PyTorch; 0 leaves its choice."""
@@ -50,23 +55,24 @@ def main(config: Config) -> None:
     documents = without_near_duplicates(collect([standard_library()]).documents)
     train_documents, held_out = split_by_file(documents)
     tokenizer = Tokenizer.train((d.text for d in train_documents), config.vocab_size)
-    model_config = dataclasses.replace(shape(config.depth, tokenizer.vocab_size), max_seq_len=config.seq_len)
-    if config.tie_embeddings is not None:
-        model_config = dataclasses.replace(model_config, tie_embeddings=config.tie_embeddings)
+    plain = dataclasses.replace(shape(config.depth, tokenizer.vocab_size), max_seq_len=config.seq_len)
+    model_config = ModelConfig.from_dict(dataclasses.asdict(plain) | json.loads(config.model))
     batch_size = config.batch_tokens // config.seq_len
     rows_config = RowsConfig(config.seq_len, config.fim_rate, config.train.n_steps * batch_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = TokenRows.open(folder / "rows.npy", train_documents, tokenizer, rows_config, batch_size)
+        build_store(folder / "tokens", [train_documents], tokenizer, rows_config)
+        rows = RandomBatches(TokenStore(folder / "tokens"), batch_size, rows_config.seed)
         started, cpu = time.monotonic(), time.process_time()
         model = train(model_config, config.train, rows, folder)
         seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     chosen = evaluated(held_out, config.eval_bytes)
-    score = bits_per_byte(model, chosen, tokenizer, seq_len=config.seq_len, autocast_dtype=torch.bfloat16)
+    model.compute_dtype = torch.bfloat16
+    score = bits_per_byte(model, chosen, tokenizer, seq_len=config.seq_len)
     n_tokens = config.train.n_steps * config.batch_tokens
     print(
         f"{score.bits_per_byte:.4f} bits/byte  {n_tokens:,} tokens  {seconds:.0f} s  {n_tokens / cpu:,.0f} "
-        f"tokens per CPU second  {_differences(config)}",
+        f"tokens per CPU second  {model_config.n_parameters / 1e6:.2f}M parameters  {_differences(config)}",
         flush=True,
     )
 

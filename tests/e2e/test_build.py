@@ -168,8 +168,10 @@ def test_a_truncated_checkpoint_is_one_clear_error_and_is_kept(finished, corpus,
     out.mkdir()
     for name in ("corpus.json", "corpus.jsonl.gz", "plan.json", "ngram.json"):
         (out / name).write_bytes((finished / name).read_bytes())
-    (out / "checkpoint.safetensors").write_bytes(b"\x40\x00\x00\x00\x00\x00\x00\x00{}")
+    checkpoint = out / "checkpoints" / "step-00000010"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint.json").write_text('{"format": "techtree training checkpoint 2"')
     run = build("--corpus", corpus, "--out", out, "--steps", 40, "--depth", 1)
     assert run.returncode == 2
-    assert "checkpoint.safetensors cannot be resumed: it is damaged" in run.stderr
-    assert (out / "checkpoint.safetensors").stat().st_size == 10
+    assert "step-00000010 cannot be resumed: it is damaged" in run.stderr
+    assert (checkpoint / "checkpoint.json").exists()

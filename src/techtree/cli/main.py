@@ -6,6 +6,7 @@ its command is called, so that `techtree --help` stays fast and free of PyTorch.
 """
 
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,13 @@ from techtree.errors import InputError, did_you_mean
 
 COMMANDS = {
     "build": "train a code model on this machine and report on it: the main job",
+    "data": "prepare a corpus for training: rows of tokens in a folder",
+    "train": "train a model on prepared data, on one machine or on many",
+    "eval": "measure a model on text, in bits per byte",
     "complete": "complete the code at FILE:LINE:COL",
+    "pull": "download a model from the Hugging Face hub",
+    "import": "check a model folder from elsewhere and put it where the other commands find it",
+    "export": "write a model for other programs: Hugging Face's, or llama.cpp's GGUF",
     "serve": "serve a model to an editor over HTTP, on this machine only",
     "map": "draw the tree: what is unlocked, open, locked",
     "unlock": "verify the four unlock rules",
@@ -23,7 +30,7 @@ COMMANDS = {
 }
 """Name -> what it does, in the order of the help."""
 
-PRODUCT_PACKAGES = frozenset({"jaxtyping", "safetensors", "starlette", "tokenizers", "torch", "uvicorn"})
+PRODUCT_PACKAGES = frozenset({"huggingface_hub", "jaxtyping", "starlette", "tokenizers", "torch", "uvicorn"})
 """What `pip install techtree[lm]` adds; the light installation has the tree alone."""
 
 
@@ -77,6 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def module_of(name: str) -> str:
+    """Return the module of a command; Python keeps a few names for itself.
+
+    >>> module_of("import")
+    'techtree.cli.import_'
+    """
+    return f"techtree.cli.{name}_" if keyword.iskeyword(name) else f"techtree.cli.{name}"
+
+
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
@@ -89,7 +105,7 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(
             f"unknown command {name!r}{did_you_mean(name, COMMANDS)} (techtree --help lists all)"
         )
-    command = importlib.import_module(f"techtree.cli.{name}")
+    command = importlib.import_module(module_of(name))
     import tyro
 
     config = tyro.cli(command.Config, prog=f"techtree {name}", args=rest)

@@ -7,10 +7,11 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import typing
 from pathlib import Path
 from typing import Any
 
-from techtree.cli.main import COMMANDS
+from techtree.cli.main import COMMANDS, module_of
 
 HEAD = """\
 # Commands
@@ -28,15 +29,25 @@ def page() -> str:
 
 
 def _section(name: str) -> str:
-    config = importlib.import_module(f"techtree.cli.{name}").Config
-    described = _field_docstrings(config)
+    config = importlib.import_module(module_of(name)).Config
     lines = [f"## techtree {name}\n", f"{inspect.cleandoc(config.__doc__)}\n"]
-    lines += ["| argument | default | what |", "| --- | --- | --- |"]
+    lines += ["| argument | default | what |", "| --- | --- | --- |", *_rows(config)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(config: type) -> list[str]:
+    """Return a line for each option; those of a nested dataclass are options like the others."""
+    described = _field_docstrings(config)
+    lines = []
     for field in dataclasses.fields(config):
+        inner = typing.get_args(field.type)[:1]
+        if inner and dataclasses.is_dataclass(inner[0]):
+            lines += _rows(typing.cast(type, inner[0]))
+            continue
         is_positional = "Positional" in str(field.type)
         shown = field.name.upper() if is_positional else f"`--{field.name.replace('_', '-')}`"
         lines.append(f"| {shown} | {_default(field)} | {described[field.name]} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _field_docstrings(config: type) -> dict[str, str]:

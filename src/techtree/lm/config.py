@@ -81,6 +81,31 @@ class ExpertsConfig:
 
 
 @dataclass(frozen=True)
+class Speedrun:
+    """What makes a model learn faster, and no exchange format can carry.
+
+    Besides its own vector a token gets one for each sequence of 2, 3, ... tokens that ends with it, as hash
+    n-gram embeddings have it (Pagnoni et al., "Byte Latent Transformer", 2024): attention need not learn
+    first what follows two or three characters.
+
+    Raises
+    ------
+    InputError
+        When the numbers do not fit each other.
+    """
+
+    longest_ngram: int = 5
+    """The longest of these sequences. Each length fills an equal share of the width."""
+    ngram_rows: int = 5376
+    """How many vectors there are for each length. Sequences of which there are more share them."""
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        if self.longest_ngram < 2:
+            raise InputError(f"longest_ngram must be at least 2; got {self.longest_ngram}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The shape of a decoder.
 
@@ -130,9 +155,13 @@ class ModelConfig:
     clip_qkv: float | None = None
     """Queries, keys and values are clamped to this size (OLMoE)."""
     experts: ExpertsConfig | None = None
+    speedrun: Speedrun | None = None
+    """Parts for the fastest training. Such a model cannot be exported."""
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        if self.speedrun is not None:
+            self._check_speedrun(self.speedrun)
         if self.n_heads % self.n_kv_heads:
             divisors = [n for n in range(1, self.n_heads + 1) if self.n_heads % n == 0]
             raise InputError(
@@ -151,6 +180,19 @@ class ModelConfig:
             raise InputError(
                 f"dense_layers must be among the layers 0 to {self.n_layers - 1}; "
                 f"got {list(self.experts.dense_layers)}"
+            )
+
+    def _check_speedrun(self, speedrun: Speedrun) -> None:
+        n_lengths = speedrun.longest_ngram - 1
+        if self.d_model % n_lengths:
+            raise InputError(
+                f"longest_ngram - 1 must divide d_model; got longest_ngram={speedrun.longest_ngram}, "
+                f"d_model={self.d_model}"
+            )
+        if math.gcd(speedrun.ngram_rows, self.vocab_size) > 1:
+            raise InputError(
+                "ngram_rows and vocab_size must have no common divisor, or more n-grams than need be share a "
+                f"row; got ngram_rows={speedrun.ngram_rows}, vocab_size={self.vocab_size}"
             )
 
     def has_experts(self, layer: int) -> bool:
@@ -179,6 +221,8 @@ class ModelConfig:
         mlp += (n_up * self.d_ff + self.d_model) * self.mlp_bias
         tables = self.vocab_size * (1 if self.tie_embeddings else 2)
         tables += self.max_seq_len if self.positions == "learned" else 0
+        if self.speedrun is not None:
+            tables += self.speedrun.ngram_rows
         n_sparse = sum(map(self.has_experts, range(self.n_layers)))
         total = tables * self.d_model + norm + self.n_layers * layer + (self.n_layers - n_sparse) * mlp
         if self.experts is not None and n_experts is not None:

@@ -23,9 +23,11 @@ def test_value_by_hand():
     assert loss.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
 
 
+@pytest.mark.parametrize("chunks_in_group", [1, 3])
 @pytest.mark.parametrize("chunk_logits", [1, 37 * 8, 2**20], ids=["a row", "8 rows", "all"])
-def test_chunks_do_not_change_loss_and_gradients(chunk_logits, monkeypatch):
+def test_chunks_do_not_change_loss_and_gradients(chunk_logits, chunks_in_group, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK_LOGITS", chunk_logits)
+    monkeypatch.setattr(module, "_GROUP_LOGITS", chunk_logits * chunks_in_group)
     hidden, weight, targets = problem()
     loss = cross_entropy(hidden, weight, targets)
     found = torch.autograd.grad(loss * 3, (hidden, weight))

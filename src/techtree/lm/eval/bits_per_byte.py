@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
-from techtree.lm.data.rows import IGNORED
 from techtree.lm.data.token_sequence import token_sequence
 from techtree.lm.eval.held_out import Score
+from techtree.lm.model.cross_entropy import IGNORED
 from techtree.lm.tokenizer import Tokenizer
 
 
@@ -32,7 +32,6 @@ def bits_per_byte(
     *,
     seq_len: int,
     batch_size: int = 8,
-    autocast_dtype: torch.dtype | None = None,
     on_batch: Callable[[int, int], None] = lambda n_done, n_batches: None,
 ) -> Score:
     """Measure a model on documents.
@@ -49,8 +48,6 @@ def bits_per_byte(
         The largest number of tokens that the model sees at once.
     batch_size
         Windows computed at once: for memory and speed, without influence on the result beyond rounding.
-    autocast_dtype
-        To compute in less than the weights' precision, say `torch.bfloat16`.
     on_batch
         Called after each batch with how many are done, of how many.
 
@@ -70,10 +67,8 @@ def bits_per_byte(
     with _evaluating(model), torch.inference_mode():
         for n_done, batch in enumerate(batches, start=1):
             ids, targets = _stacked(batch)
-            with torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None):
-                logits = model(ids.to(device))
             losses = F.cross_entropy(
-                logits.flatten(0, 1).float(),
+                model(ids.to(device)).flatten(0, 1).float(),
                 targets.to(device).flatten(),
                 ignore_index=IGNORED,
                 reduction="none",

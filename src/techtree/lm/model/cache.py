@@ -1,10 +1,10 @@
-"""The keys and values of the tokens that were read, so that the next token costs one token.
+"""What is kept of the tokens that were read, so that the next token costs one token.
 
 B batch, T new tokens, S all tokens so far, G n_kv_heads, d head_dim.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from techtree.errors import InputError
@@ -44,6 +44,7 @@ class KVCache:
         self.max_len = max_len
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
+        self._ids = torch.empty(batch_size, max_len, dtype=torch.int64, device=device)
 
     def reserve(self, n_tokens: int) -> None:
         """Make sure that ``n_tokens`` more tokens fit.
@@ -58,6 +59,12 @@ class KVCache:
                 f"a cache of max_len={self.max_len} that holds {self.length} tokens has no room for "
                 f"{n_tokens} more: make a longer one, or truncate it"
             )
+
+    def write_ids(self, ids: Int[Tensor, "B T"]) -> Int[Tensor, "B S"]:
+        """Put the new tokens themselves behind the old ones, and return all of them; `length` stays."""
+        end = self.length + ids.shape[1]
+        self._ids[:, self.length : end] = ids
+        return self._ids[:, :end]
 
     def write(
         self, layer: int, keys: Float[Tensor, "B G T d"], values: Float[Tensor, "B G T d"]

@@ -22,6 +22,7 @@ from techtree.lm.model.experts import MixtureOfExperts
 from techtree.lm.model.feed_forward import FeedForward
 from techtree.lm.model.layernorm import make_norm
 from techtree.lm.model.linear import Linear
+from techtree.lm.model.ngrams import NGramEmbedding
 from techtree.lm.model.rope import Rotation, rotation
 from techtree.lm.model.swiglu import SwiGLU
 
@@ -113,6 +114,8 @@ class Decoder(nn.Module):
         if config.positions == "learned":
             table = torch.zeros(config.max_seq_len, config.d_model)
             self.embed_positions = nn.Embedding.from_pretrained(table, freeze=False)
+        if config.speedrun is not None:
+            self.embed_ngrams = NGramEmbedding(config.vocab_size, config.d_model, config.speedrun)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.n_layers))
         self.norm = make_norm(config)
 
@@ -124,7 +127,10 @@ class Decoder(nn.Module):
         first = 0 if cache is None else cache.length
         if cache is not None:
             cache.reserve(n_tokens)
-        x = self.embed_tokens(ids).to(dtype)  # (B, T, D)
+        x = self.embed_tokens(ids)  # (B, T, D)
+        if self.config.speedrun is not None:
+            x = x + self.embed_ngrams(ids if cache is None else cache.write_ids(ids), n_tokens)
+        x = x.to(dtype)
         positions = None
         if self.config.positions == "rope":
             positions = self._rotation(first, n_tokens, dtype, ids.device)

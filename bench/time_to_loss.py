@@ -1,0 +1,174 @@
+"""Time to nanoGPT's loss on the characters of Shakespeare: `time_to_loss.py --nanogpt PATH`.
+
+nanoGPT trains by its own recipe for a CPU, and we by the speedrun preset, in turns, each in a fresh process
+on the same cores. The time is that of the whole process: imports, data, training, checkpoint. Then this
+program evaluates the checkpoints of both in the same way, over the whole held-out text in windows of 64
+characters.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+
+import nanogpt
+from evaluation import held_out_loss
+from shakespeare import WINDOW, Characters, default_path, read
+from speedrun import SPEED
+from table import again, conditions, table
+from techtree.errors import InputError
+from techtree.lm.train import checkpoint_folder
+from techtree.lm.train.run import load_model
+
+SPEEDRUN = Path(__file__).with_name("speedrun.py")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compare."""
+
+    nanogpt: Path | None = None
+    """A checkout of nanoGPT; left out, it is skipped."""
+    runs: int = 3
+    """How often each trains; the time is the median. Ours has another seed each time."""
+    n_steps: int = 80
+    """How long ours trains."""
+    shares: tuple[float, ...] = ()
+    """Train ours also for these shares of nanoGPT's time, once each."""
+    text: Path = field(default_factory=default_path)
+    """The text."""
+    threads: int = 0
+    """Of PyTorch, for both; 0 leaves its choice."""
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise InputError(f"runs must be at least 1; got {self.runs}")
+        if self.shares and self.nanogpt is None:
+            raise InputError(f"shares are of nanoGPT's time: {nanogpt.ADVICE}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training."""
+
+    seconds: float
+    """Of the whole process."""
+    loss: float
+    n_parameters: int
+    n_steps: int
+    seconds_of_steps: float = 0.0
+
+
+def main(config: Config) -> None:
+    """Measure, and print."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.nanogpt is not None:
+        nanogpt.check(config.nanogpt)
+    text = read(config.text)
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for i in range(config.runs):
+            if config.nanogpt is not None:
+                theirs.append(_theirs(config.nanogpt, folder / f"nanogpt-{i}", text, config))
+            ours.append(_ours(folder / f"ours-{i}", text, config, config.n_steps, seed=i))
+        longer = []
+        for i, share in enumerate(config.shares):
+            n_steps = steps_for(share * _median(theirs), ours)
+            longer.append(_ours(folder / f"longer-{i}", text, config, n_steps, seed=0))
+    packages = conditions("torch", "numpy", n_threads=torch.get_num_threads())
+    print(f"{packages}\n\n{report(ours, theirs, longer)}\n")
+    if config.nanogpt is None:
+        print(f"nanoGPT was skipped: {nanogpt.ADVICE}")
+    else:
+        print(f"nanoGPT {nanogpt.commit(config.nanogpt)}: train.py {' '.join(nanogpt.CPU_RECIPE)}")
+    print(again())
+
+
+def report(ours: Sequence[Result], theirs: Sequence[Result], longer: Sequence[Result]) -> str:
+    """Return the table: medians of the times, and the worst of the losses."""
+    rows = [_row("nanoGPT", theirs, theirs)] if theirs else []
+    rows.append(_row("techtree speedrun", ours, theirs))
+    rows += [_row("techtree speedrun", [one], theirs) for one in longer]
+    head = ["program", "parameters", "steps", "held-out loss", "seconds (all runs)", "share of nanoGPT's"]
+    return table(head, rows)
+
+
+def _row(name: str, results: Sequence[Result], theirs: Sequence[Result]) -> list[str]:
+    times = " ".join(f"{one.seconds:.1f}" for one in results)
+    shown = f"{_median(results):.1f} ({times})" if len(results) > 1 else times
+    share = f"1/{_median(theirs) / _median(results):.1f}" if theirs else "-"
+    losses = [one.loss for one in results]
+    spread = f" (best {min(losses):.4f})" if min(losses) < max(losses) else ""
+    parameters, n_steps = f"{results[0].n_parameters:,}", f"{results[0].n_steps:,}"
+    return [name, parameters, n_steps, f"{max(losses):.4f}{spread}", shown, share]
+
+
+def _median(results: Sequence[Result]) -> float:
+    return statistics.median(one.seconds for one in results)
+
+
+def steps_for(seconds: float, measured: Sequence[Result]) -> int:
+    """Return how many of our steps fit into a time, from how long the measured trainings took."""
+    overhead = statistics.median(one.seconds - one.seconds_of_steps for one in measured)
+    pace = statistics.median(one.seconds_of_steps / one.n_steps for one in measured)
+    return max(1, int((seconds - overhead) / pace))
+
+
+def _theirs(checkout: Path, copy: Path, text: Characters, config: Config) -> Result:
+    nanogpt.copy_with_text(checkout, copy, text)
+    seconds = timed([sys.executable, "train.py", *nanogpt.CPU_RECIPE], copy, config.threads)
+    model = nanogpt.trained_model(copy)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    n_steps = next(int(word[12:]) for word in nanogpt.CPU_RECIPE if word.startswith("--max_iters="))
+    return Result(seconds, held_out_loss(nanogpt.logits(model), text.held_out, WINDOW), n_parameters, n_steps)
+
+
+def _ours(folder: Path, text: Characters, config: Config, n_steps: int, seed: int) -> Result:
+    folder.mkdir()
+    command = [sys.executable, str(SPEEDRUN), str(folder), "--n-steps", str(n_steps), "--seed", str(seed)]
+    seconds = timed([*command, "--text", str(config.text.resolve())], folder, config.threads)
+    found = checkpoint_folder.newest(folder)
+    assert found is not None
+    model = load_model(found)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    speed = json.loads((folder / SPEED).read_text(encoding="utf-8"))
+    return Result(
+        seconds, held_out_loss(model, text.held_out, WINDOW), n_parameters, n_steps, speed["seconds"]
+    )
+
+
+def timed(command: Sequence[str], cwd: Path, n_threads: int) -> float:
+    """Run a program in a process of its own, and return the seconds from its start to its end.
+
+    Raises
+    ------
+    InputError
+        When it fails.
+    """
+    threads = {"OMP_NUM_THREADS": str(n_threads)} if n_threads else {}
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | threads, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        raise InputError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return seconds
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config))
+    except InputError as error:
+        sys.exit(f"error: {error}")
