@@ -34,10 +34,13 @@ def run(config: Config) -> int:
     """Write it, and say how large it is."""
     from techtree.engines.model_folder import find_model_folder
     from techtree.lm.formats.huggingface.copying import DTYPES, copy_model
+    from techtree.lm.formats.huggingface.families import family_of
+    from techtree.lm.formats.huggingface.folder import read_folder_config
 
     folder = find_model_folder(config.model)
     dtype = None if config.dtype is None else DTYPES[config.dtype]
     if config.to == "hf":
+        family_of(read_folder_config(folder)[1])  # or it is refused
         copy_model(folder, config.out, dtype)
         files = list(config.out.iterdir())
     else:

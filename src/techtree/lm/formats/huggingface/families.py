@@ -1,5 +1,6 @@
 """The families, from the plainest on: `family_of` takes the first that can carry a config."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +20,8 @@ from techtree.lm.formats.huggingface.aspects import (
     ROPE,
     UNIFORM_LAYERS,
 )
-from techtree.lm.formats.huggingface.family import Family
-from techtree.lm.formats.huggingface.layouts import gpt2_layout, llama_layout
+from techtree.lm.formats.huggingface.family import Aspect, Family, check_n_layers
+from techtree.lm.formats.huggingface.layouts import gpt2_layout, llama_layout, own_layout
 
 _NAMES = {
     "vocab_size": "vocab_size",
@@ -92,6 +93,13 @@ def _olmoe_misfits(config: ModelConfig) -> Iterator[str]:
 
 def _nothing_else(config: ModelConfig) -> Iterator[str]:
     yield from ()
+
+
+def _read_own(values: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(values.get(OWN), dict):
+        raise InputError(f"the file must have {OWN!r}, the fields of the model's config; it is missing")
+    check_n_layers(values[OWN])
+    return values[OWN]
 
 
 FAMILIES: dict[str, Family] = {
@@ -189,6 +197,21 @@ FAMILIES: dict[str, Family] = {
 """By `model_type`."""
 
 
+OWN = "techtree"
+"""The `model_type` of a model that no other program can compute."""
+
+_OWN_FAMILY = Family(
+    architecture="",
+    names={},
+    defaults={},
+    required={},
+    allows={},
+    aspects=(Aspect(_read_own, lambda config: {OWN: dataclasses.asdict(config)}),),
+    misfits=_nothing_else,
+    layout=own_layout,
+)
+
+
 def family_of(config: ModelConfig) -> str:
     """Return the `model_type` of the first family that can carry a config.
 
@@ -217,6 +240,8 @@ def read_config(values: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
         When the family is unknown, or the model uses an option that this program does not have.
     """
     name = values.get("model_type")
+    if name == OWN:
+        return _OWN_FAMILY, _OWN_FAMILY.read(values)
     if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
             f"model_type must be one of {', '.join(FAMILIES)}; got {name!r}"
@@ -225,7 +250,9 @@ def read_config(values: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
     return FAMILIES[name], FAMILIES[name].read(values)
 
 
-def write_config(config: ModelConfig, end_of_text_id: int, dtype: str) -> tuple[Family, dict[str, Any]]:
+def write_config(
+    config: ModelConfig, end_of_text_id: int, dtype: str, *, for_others: bool = True
+) -> tuple[Family, dict[str, Any]]:
     """Return the family that carries a shape, and the contents of its `config.json`.
 
     Parameters
@@ -236,13 +263,20 @@ def write_config(config: ModelConfig, end_of_text_id: int, dtype: str) -> tuple[
         The token before and after every document.
     dtype
         How the weights are stored, such as "float32".
+    for_others
+        Whether other programs must be able to read it.
 
     Raises
     ------
     InputError
-        When no family can carry it.
+        When they must, and no family of theirs can carry it.
     """
-    name = family_of(config)
+    try:
+        name = family_of(config)
+    except InputError:
+        if for_others:
+            raise
+        return _OWN_FAMILY, {"model_type": OWN, "dtype": dtype, **_OWN_FAMILY.write(config)}
     family = FAMILIES[name]
     return family, {
         "architectures": [family.architecture],

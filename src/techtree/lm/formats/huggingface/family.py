@@ -80,8 +80,7 @@ class Family:
                 raise InputError(f"the file must have {key!r}, which is missing")
         fields = {field: allowed[0] for field, allowed in self.allows.items() if len(allowed) == 1}
         fields |= {ours: values[theirs] for theirs, ours in self.names.items()}
-        if type(fields["n_layers"]) is int and fields["n_layers"] > MAX_LAYERS:
-            raise InputError(f"a model must have at most {MAX_LAYERS} layers; got {fields['n_layers']}")
+        check_n_layers(fields)
         for aspect in self.aspects:
             fields |= aspect.read(values)
         numbers = {**fields, **(fields.get("experts") or {}), **(fields.get("rope_scaling") or {})}
@@ -103,6 +102,19 @@ class Family:
 
 def _shown(value: object) -> str:
     return "some" if dataclasses.is_dataclass(value) else repr(value)
+
+
+def check_n_layers(fields: Mapping[str, Any]) -> None:
+    """Refuse a number of layers that nobody has, before anything counts them.
+
+    Raises
+    ------
+    InputError
+        When there are too many.
+    """
+    n_layers = fields.get("n_layers")
+    if type(n_layers) is int and n_layers > MAX_LAYERS:
+        raise InputError(f"a model must have at most {MAX_LAYERS} layers; got {n_layers}")
 
 
 def flag(values: Mapping[str, Any], key: str, default: bool = False) -> bool:

@@ -32,6 +32,13 @@ def meta_model(config: ModelConfig) -> LanguageModel:
         return LanguageModel(config)
 
 
+def own_layout(
+    config: ModelConfig, parameters: Collection[str], found: Collection[str] = ()
+) -> dict[str, Stored]:
+    """Return the tensors of a file that only this program reads: the model's own, as they are."""
+    return {name: Stored((name,)) for name in parameters}
+
+
 def llama_layout(
     config: ModelConfig, parameters: Collection[str], found: Collection[str] = ()
 ) -> dict[str, Stored]:

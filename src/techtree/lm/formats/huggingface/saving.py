@@ -28,6 +28,8 @@ def save_pretrained(
     tokenizer: Tokenizer,
     dtype: torch.dtype = torch.float32,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    *,
+    for_others: bool = True,
 ) -> None:
     """Write a model and its tokenizer to a folder.
 
@@ -43,6 +45,9 @@ def save_pretrained(
         The precision of the stored weights: float32, bfloat16 or float16.
     max_shard_bytes
         The size up to which a weight file holds more than one tensor; what is more goes to further files.
+    for_others
+        Whether a model that no family of transformers can carry is refused; otherwise its folder is one that
+        only this program reads.
 
     Raises
     ------
@@ -51,7 +56,9 @@ def save_pretrained(
     """
     folder = Path(folder)
     end_of_text = tokenizer.end_of_text_id
-    family, config = write_config(model.config, end_of_text, str(dtype).removeprefix("torch."))
+    family, config = write_config(
+        model.config, end_of_text, str(dtype).removeprefix("torch."), for_others=for_others
+    )
     generation = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
     try:
         tokenizer.save(folder)
@@ -75,7 +82,7 @@ def write_weights(
     OSError
         When the folder cannot be written.
     """
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    parameters = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     layout = family.layout(model.config, parameters.keys(), ())
     sizes = {name: math.prod(tensor.shape(parameters)) * dtype.itemsize for name, tensor in layout.items()}
     shards = split(sizes, max_shard_bytes)
