@@ -146,3 +146,27 @@ def test_it_serves_an_editor(engine):
     assert "".join(pieces) == whole["content"]
     refused = client.post("/infill", json=body | {"temperature": -1})
     assert refused.json()["error"]["code"] == 400
+
+
+@pytest.mark.parametrize(
+    ("stored", "has_units", "expected"),
+    [
+        ("float32", True, "float32"),
+        ("float32", False, "float32"),
+        ("bfloat16", True, "bfloat16"),
+        ("bfloat16", False, "float32"),
+        ("float16", True, "float32"),
+    ],
+)
+def test_weights_stay_as_they_are_stored_where_the_machine_multiplies_so(
+    tiny_model, tiny_tokenizer, tmp_path, monkeypatch, stored, has_units, expected
+):
+    from techtree.engines import torch_engine
+    from techtree.lm.formats.huggingface import save_pretrained
+
+    save_pretrained(tmp_path, tiny_model, tiny_tokenizer, dtype=getattr(torch, stored))
+    fastest = torch.bfloat16 if has_units else torch.float32
+    monkeypatch.setattr(torch_engine, "compute_dtype", lambda device: fastest)
+    model, _ = torch_engine.load_to_decode(tmp_path)
+    assert model.dtype == getattr(torch, expected)
+    assert model(torch.arange(9)[None]).dtype == torch.float32

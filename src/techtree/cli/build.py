@@ -71,4 +71,5 @@ def run(config: Config) -> int:
     print(f"report    {folder / 'report.md'}")
     print(f"complete  techtree complete FILE:LINE:COL --model {report['model_folder']}")
     print(f"serve     techtree serve --model {report['model_folder']}")
+    print(f"llama.cpp {report['gguf']}")
     return 0

@@ -21,6 +21,7 @@ REPORT = {
     "stage_seconds": {"train": 240.0, "measure": 20.0},
     "samples": [{"path": "a.py", "line": "3", "before": "x =", "completion": " 1", "actual": " 2"}],
     "model_folder": "runs/5min/model",
+    "gguf": "runs/5min/model.gguf",
 }
 
 

@@ -36,6 +36,7 @@ from techtree.lm.data.store_builder import build_store
 from techtree.lm.eval.bits_per_byte import bits_per_byte
 from techtree.lm.eval.held_out import evaluated
 from techtree.lm.eval.ngram import ngram_scores
+from techtree.lm.formats.gguf import save_gguf
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
@@ -55,8 +56,8 @@ MAX_VOCAB_SIZE, MIN_VOCAB_SIZE = 4096, 512
 BYTES_PER_TOKEN = 3
 """At least, on source code with a vocabulary of some thousands."""
 
-MODEL, TOKENS = "model", "tokens"
-"""The names of the model's folder and of the store of tokens within the run's."""
+MODEL, TOKENS, GGUF = "model", "tokens", "model.gguf"
+"""The names of the model's folder, of the store of tokens and of the model for llama.cpp within the run's."""
 
 OTHER_STAGES_S = 12
 """What export, samples and report take after the training, at most, on the reference machine."""
@@ -111,6 +112,11 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
             config.folder / "samples.json", lambda: make_samples(model, data.tokenizer, data.held_out)
         ),
         lambda samples: f"{len(samples)} samples",
+    )
+    stages.run(
+        "write for llama.cpp",
+        lambda: _write_gguf(config.folder / GGUF, model, data.tokenizer),
+        lambda n_bytes: f"{GGUF}, {n_bytes / 1e6:.1f} MB",
     )
     report = _report(config, plan, data, stages, ngram, scores, samples)
     write_report(config.folder, report, losses)
@@ -236,6 +242,13 @@ def _evaluate(model: LanguageModel, data: Data, plan: Plan, display: Display) ->
     return {"bits_per_byte": score.bits_per_byte, "n_tokens": score.n_tokens, "n_bytes": score.n_bytes}
 
 
+def _write_gguf(path: Path, model: LanguageModel, tokenizer: Tokenizer) -> int:
+    """Write the model for llama.cpp, and return the file's size in bytes."""
+    if not path.exists():
+        save_gguf(path, model, tokenizer, torch.float16)
+    return path.stat().st_size
+
+
 def _report(
     config: BuildConfig,
     plan: Plan,
@@ -262,5 +275,6 @@ def _report(
         "stage_seconds": stages.seconds,
         "samples": samples,
         "model_folder": str(config.folder / MODEL),
+        "gguf": str(config.folder / GGUF),
         "version": {"techtree": techtree.__version__, "torch": torch.__version__},
     }

@@ -61,7 +61,8 @@ def page(report: dict[str, Any]) -> str:
         *(_sample(sample) for sample in report["samples"]),
         "## Next\n",
         f"```\ntechtree complete FILE:LINE:COL --model {report['model_folder']}\n"
-        f"techtree serve --model {report['model_folder']}\n```\n",
+        f"techtree serve --model {report['model_folder']}\n"
+        f"llama-server -m {report['gguf']}\n```\n",
     ]
     return "\n".join(parts)
 
