@@ -1,4 +1,4 @@
-"""A run of a second, in a process that a test can kill: ``python small_run.py FOLDER``."""
+"""A run of a second, in a process that a test can kill: ``python small_run.py FOLDER N_STEPS``."""
 
 import dataclasses
 import sys
@@ -38,4 +38,5 @@ def say(step: Step) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(MODEL, SAVED_OFTEN, Counting(), Path(sys.argv[1]), say)
+    config = dataclasses.replace(SAVED_OFTEN, n_steps=int(sys.argv[2]))
+    train(MODEL, config, Counting(), Path(sys.argv[1]), say)

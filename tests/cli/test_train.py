@@ -76,6 +76,25 @@ def test_it_says_what_it_does_and_what_comes_next(data, tmp_path, capsys):
     assert "12 steps, 3,072 tokens" in output
     assert "rates: matrices 0.00354, embedding 0.0707, head 0.00424, gains 0.0212" in output
     assert f"techtree serve --model {tmp_path / 'model'}" in output
+    assert f"techtree eval {data} --model {tmp_path / 'model'}" in output
+
+
+@pytest.mark.parametrize(
+    ("shape", "model_type", "is_for_others"),
+    [("experts", "qwen3_moe", True), ("speedrun", "techtree", False)],
+)
+def test_other_shapes_say_whether_others_can_compute_them(
+    data, tmp_path, capsys, shape, model_type, is_for_others
+):
+    assert train(data, tmp_path / "run", *SMALL, "--depth", "2", "--shape", shape, "--steps", "3") == 0
+    assert ("not for export" in capsys.readouterr().out) != is_for_others
+    folder = tmp_path / "run" / "model"
+    assert json.loads((folder / "config.json").read_text())["model_type"] == model_type
+    model, _ = load_pretrained(folder)
+    assert (model.config.speedrun is None) == is_for_others
+    exported = main(["export", str(folder), "--to", "hf", "--out", str(tmp_path / "exported")])
+    assert (exported == 0) == is_for_others
+    assert train(data, tmp_path / "on", "--init", str(folder), "--steps", "2", "--batch-tokens", "256") == 0
 
 
 def test_a_finished_run_says_so(whole, data, capsys):
@@ -144,6 +163,7 @@ def test_it_branches_from_a_checkpoint(whole, data, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--shape", "experts", "--init", "x"], "--shape is for a new model"),
         (
             ["--batch-tokens", "100"],
             "must be a multiple of the data's 64 tokens a row; got 100: use 64",

@@ -4,12 +4,15 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from techtree.errors import InputError
 from techtree.lm.train.config import Recipe
+
+if TYPE_CHECKING:
+    from techtree.lm.build.training_folder import FolderRun, Prepared
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Config:
 
     depth: int | None = None
     """The number of layers of a new model, which sets the widths too; 4 when left out."""
+
+    shape: Literal["plain", "experts", "speedrun"] = "plain"
+    """The kind of a new model. experts: a mixture of 8, of which a token uses 2. speedrun: learns more from
+    the same tokens, and cannot be exported."""
 
     init: Path | None = None
     """The folder of a model to go on with, instead of a new one."""
@@ -71,6 +78,7 @@ def run(config: Config) -> int:
         data=config.data,
         folder=config.out or Path("runs") / config.data.resolve().name,
         depth=config.depth,
+        shape=config.shape,
         init=config.init,
         branch_from=config.branch_from,
         n_steps=config.steps,
@@ -106,10 +114,11 @@ def run(config: Config) -> int:
         ) from error
 
 
-def _train(run_config, device: str) -> int:
+def _train(run_config: "FolderRun", device: str) -> int:
     import torch
 
     from techtree.cli.build_display import open_display
+    from techtree.cli.next_steps import next_steps
     from techtree.lm.build.training_folder import prepare, train_folder
     from techtree.lm.train.ranks import join_ranks
 
@@ -128,18 +137,19 @@ def _train(run_config, device: str) -> int:
             display.done(
                 "train", f"loss {report['loss']:.3f}, {report['tokens']:,} tokens", report["seconds"]
             )
-    print(f"complete  techtree complete FILE:LINE:COL --model {report['model_folder']}")
-    print(f"serve     techtree serve --model {report['model_folder']}")
+    print(f"measure   techtree eval {run_config.data} --model {report['model_folder']}")
+    print(next_steps(Path(report["model_folder"])))
     return 0
 
 
-def _described(prepared, n_ranks: int) -> str:
+def _described(prepared: "Prepared", n_ranks: int) -> str:
     """Return what is about to be done, and the rates that it comes to."""
     model, rates = prepared.model, prepared.rates
     where = f", {prepared.train.strategy} on {n_ranks} processes" if n_ranks > 1 else ""
+    note = "" if prepared.is_for_others else "\nnot for export: no other program computes such a model"
     return (
         f"{model.n_layers} layers of width {model.d_model}, {model.n_parameters:,} parameters; "
         f"{prepared.train.n_steps:,} steps, {prepared.n_tokens:,} tokens{where}\n"
         f"rates: matrices {rates.muon_lr:.3g}, embedding {rates.embedding_lr:.3g}, head {rates.head_lr:.3g}, "
-        f"gains {rates.gain_lr:.3g}, weight decay {rates.weight_decay:.3g}"
+        f"gains {rates.gain_lr:.3g}, weight decay {rates.weight_decay:.3g}{note}"
     )

@@ -79,22 +79,25 @@ def test_a_finished_run_is_not_run_again(tmp_path, uninterrupted):
     assert_same_weights(again.state_dict(), uninterrupted[0])
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, uninterrupted, n_kills):
+@pytest.mark.parametrize(("n_kills", "n_steps"), [(3, 60), pytest.param(20, 300, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, n_kills, n_steps):
+    undisturbed = train(MODEL, dataclasses.replace(TRAIN, n_steps=n_steps), Counting(), tmp_path / "whole")
+    run = tmp_path / "killed"
+    command = [sys.executable, SCRIPT, run, str(n_steps)]
     delays = random.Random(0)
     for _ in range(n_kills):
-        process = subprocess.Popen([sys.executable, SCRIPT, tmp_path], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         with process:
             process.stdout.readline()  # The first step is done; it saves after each.
-            # Of 20 kills the run shall live to see the last one.
-            time.sleep(delays.random() * (0.1 if n_kills < 10 else 0.03))
+            time.sleep(delays.random() * 0.05)
             process.kill()
-    subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, stdout=subprocess.DEVNULL)
-    assert_same_weights(saved_weights(tmp_path), uninterrupted[0])
-    assert newest(tmp_path).state.losses == uninterrupted[1]
-    assert [step_of(path) for path in checkpoint_paths(tmp_path)] == [39, 40]
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert newest(run).state.step < n_steps  # Every kill hit a run that was under way.
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert_same_weights(saved_weights(run), undisturbed.state_dict())
+    assert newest(run).state.losses == newest(tmp_path / "whole").state.losses
+    assert [step_of(path) for path in checkpoint_paths(run)] == [n_steps - 1, n_steps]
+    assert [path.name for path in run.iterdir()] == ["checkpoints"]
+    assert len(list((run / "checkpoints").iterdir())) == 2
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

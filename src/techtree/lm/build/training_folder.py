@@ -3,7 +3,7 @@
 train.json           what the run was begun with, and the rates that it comes to
 checkpoints/         where it stands
 log.csv, loss.svg    on request; or tensorboard/
-model/               the trained model, as Hugging Face's tools read it
+model/               the trained model, as Hugging Face's tools read it where they can compute it
 report.json          written last: where it lies, the run is finished
 """
 
@@ -20,12 +20,14 @@ from techtree import atomic
 from techtree.errors import InputError
 from techtree.lm.build.config import REPORT
 from techtree.lm.build.data_folder import TOKENS
-from techtree.lm.build.plan import DEFAULT_DEPTH, TOKENS_PER_STEP, shape
+from techtree.lm.build.plan import DEFAULT_DEPTH, TOKENS_PER_STEP
+from techtree.lm.build.shapes import SHAPES
 from techtree.lm.build.stages import read_json
 from techtree.lm.config import ModelConfig
 from techtree.lm.data.batches import RandomBatches
 from techtree.lm.data.store import TokenStore
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
+from techtree.lm.formats.huggingface.families import family_of
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.config import Recipe, TrainConfig
@@ -52,6 +54,8 @@ class FolderRun:
     """Of the run."""
     depth: int | None = None
     """Of a new model."""
+    shape: Literal["plain", "experts", "speedrun"] = "plain"
+    """Of a new model."""
     init: Path | None = None
     """The folder of a model to go on with, instead of a new one."""
     branch_from: Path | None = None
@@ -68,6 +72,8 @@ class FolderRun:
     def __post_init__(self) -> None:
         if self.depth is not None and self.init is not None:
             raise InputError("--depth is for a new model: leave it out, or --init")
+        if self.shape != "plain" and self.init is not None:
+            raise InputError("--shape is for a new model: leave it out, or --init")
         if self.depth is not None and not 1 <= self.depth <= 48:
             raise InputError(f"--depth must be from 1 to 48; got {self.depth}")
         if self.n_steps is not None and self.n_steps < 1:
@@ -95,6 +101,15 @@ class Prepared:
     def n_tokens(self) -> int:
         """How many tokens the whole run reads."""
         return self.train.n_steps * self.batch_size * self.store.seq_len
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether other programs will be able to compute the model."""
+        try:
+            family_of(self.model)
+        except InputError:
+            return False
+        return True
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -135,7 +150,7 @@ def prepare(run: FolderRun) -> Prepared:
     )
     init = None if run.init is None else _load_init(run.init, store)
     if init is None:
-        new = shape(run.depth or DEFAULT_DEPTH, store.tokenizer.vocab_size)
+        new = SHAPES[run.shape](run.depth or DEFAULT_DEPTH, store.tokenizer.vocab_size)
         model = dataclasses.replace(new, max_seq_len=store.seq_len)
     else:
         model = init.config
@@ -199,7 +214,7 @@ def train_folder(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], Non
     report: dict[str, Any] = {}
     with ranks.together():
         if ranks.is_first:
-            save_pretrained(run.folder / MODEL, model, prepared.store.tokenizer)
+            save_pretrained(run.folder / MODEL, model, prepared.store.tokenizer, for_others=False)
             report = _write_report(prepared)
     return report
 

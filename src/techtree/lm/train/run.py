@@ -9,16 +9,13 @@ What the ranks decide on (loss, stop, checkpoint) they add up first, so that all
 B batch, T tokens.
 """
 
-import dataclasses
-import hashlib
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,21 +34,17 @@ from techtree.lm.train.optimization import optimizers
 from techtree.lm.train.precision import chosen_dtype
 from techtree.lm.train.ranks import Ranks, SharedInputError
 from techtree.lm.train.replicated import Replicated
+from techtree.lm.train.run_settings import (
+    check_branch,
+    check_division,
+    check_same,
+    fingerprint,
+    run_settings,
+)
 from techtree.lm.train.scaling import scaled_rates
 from techtree.lm.train.schedule import lr_scale
 from techtree.lm.train.spikes import SpikeWatch
 from techtree.lm.train.strategy import Rows, Strategy
-
-_MAY_CHANGE = (
-    "checkpoint_interval_s",
-    "compile",
-    "keep_checkpoints",
-    "n_micro_batches",
-    "precision",
-    "spike_patience",
-    "strategy",
-)
-"""What a resumed run may have otherwise; the precision counts as what it comes to on this machine."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ class Run:
         self.on_save = on_save
         ids, targets = batches.batch(0)
         batches.batch(0, ranks.rank, ranks.n_ranks)  # Data that cannot be divided so say it now.
-        _check_division(len(ids), ranks.n_ranks, config.n_micro_batches)
+        check_division(len(ids), ranks.n_ranks, config.n_micro_batches)
         dtype = chosen_dtype(config.precision, ranks.device)
         rates = scaled_rates(config, model_config.d_model, ids.numel())
         self.model = LanguageModel(model_config, dtype)
@@ -139,14 +132,7 @@ class Run:
         self.losses: list[float] = []
         self.watch = SpikeWatch()
         self._saved_at, self._saved_step = time.monotonic(), -1
-        settings = {
-            "model": dataclasses.asdict(model_config),
-            "train": {k: v for k, v in dataclasses.asdict(config).items() if k not in _MAY_CHANGE},
-            "data": _fingerprint(ids, targets),
-            "precision": str(dtype).removeprefix("torch."),
-            "rates": dataclasses.asdict(rates),
-        }
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = run_settings(model_config, config, fingerprint(ids, targets), dtype, rates)
 
     def advance(self, stop: StopRequest) -> Taken:
         """Take one step, and tell the other ranks whether somebody asked this one to stop."""
@@ -162,19 +148,13 @@ class Run:
             raise SharedInputError(self._diverged(f"the loss is {loss}"))
         if not math.isfinite(squared_norm):
             raise SharedInputError(self._diverged("the gradient is no longer finite"))
-        config = self.config
-        scale = lr_scale(self.step, config.n_steps, config.warmup_steps, config.decay_fraction)
-        gradients = self.strategy.gradients()
-        for optimizer in self.optimizers.values():
-            optimizer.update(gradients, self.step + 1, scale)
-        self.model.update_selection_bias(self.ranks.add_up)
-        self.step += 1
+        scale = self._update()
         self.losses.append(loss)
         took = time.monotonic() - started
         self.seconds += took
         step = Step(
             step=self.step,
-            n_steps=config.n_steps,
+            n_steps=self.config.n_steps,
             loss=loss,
             tokens=int(n_tokens),
             tokens_per_s=n_tokens / took,
@@ -184,6 +164,17 @@ class Run:
             warning=self._watched(loss),
         )
         return Taken(step, n_stops > 0, n_due > 0)
+
+    def _update(self) -> float:
+        """Apply the gradients; return what the learning rates were multiplied with."""
+        config = self.config
+        scale = lr_scale(self.step, config.n_steps, config.warmup_steps, config.decay_fraction)
+        gradients = self.strategy.gradients()
+        self.step += 1
+        for optimizer in self.optimizers.values():
+            optimizer.update(gradients, self.step, scale)
+        self.model.update_selection_bias(self.ranks.add_up)
+        return scale
 
     def _accumulate_gradients(self, ids: Tensor, targets: Tensor, n_counted: int) -> float:
         """Compute this rank's part of the gradient of the batch's mean loss; return its part of the loss."""
@@ -273,13 +264,13 @@ class Run:
         with self.ranks.together():
             found = checkpoint_folder.newest(self.folder)
             if found is not None:
-                _check_same(found.state.settings, self.settings, found.folder)
+                check_same(found.state.settings, self.settings, found.folder)
                 self._take_over(found)
                 self._saved_step = self.step
                 checkpoint_folder.check_writable(self.folder)
             elif branch_from is not None:
                 other = Checkpoint(branch_from)
-                _check_branch(other, self.settings["model"], self.config.n_steps)
+                check_branch(other, self.settings, self.config.n_steps)
                 self._take_over(other)
         steps = self.step * self.ranks.n_ranks
         if self.ranks.sums(self.step) != [steps]:
@@ -341,39 +332,3 @@ def load_model(saved: Checkpoint) -> LanguageModel:
     for name, tensor in model.state_dict().items():
         saved.read_into(f"model.{name}", Rows(tensor, 0, len(tensor)))
     return model
-
-
-def _check_division(n_rows: int, n_ranks: int, n_micro_batches: int) -> None:
-    if n_rows // n_ranks < n_micro_batches:
-        ranks = f" on {n_ranks} ranks" if n_ranks > 1 else ""
-        raise InputError(
-            "n_micro_batches must be at most the rows of a batch that a rank gets; "
-            f"got {n_micro_batches} for {n_rows} rows{ranks}"
-        )
-
-
-def _fingerprint(ids: Tensor, targets: Tensor) -> str:
-    """Return a hash of the first batch: other data begin otherwise."""
-    return hashlib.sha256(ids.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()[:16]
-
-
-def _check_branch(other: Checkpoint, model: dict[str, Any], n_steps: int) -> None:
-    _check_same({"model": other.state.settings["model"]}, {"model": model}, other.folder)
-    if other.state.step >= n_steps:
-        raise InputError(
-            f"n_steps must be more than the {other.state.step} steps that {other.folder} has taken; "
-            f"got {n_steps}"
-        )
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path, prefix: str = "") -> None:
-    """Refuse to resume with another setting, by the name of the first that differs."""
-    for name in dict.fromkeys((*new, *old)):
-        before, now = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            _check_same(before, now, path, f"{name} config's ")
-        elif before != now:
-            raise InputError(
-                f"a run must resume with what it began with; {path} has {prefix}{name}={before!r}, "
-                f"now it is {now!r}: give the old value, or choose another folder"
-            )

@@ -3,6 +3,7 @@
 Started by `torchrun`, every rank calls `train` with the same arguments; they divide the work.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -72,33 +73,21 @@ def train(
     KeyboardInterrupt
         At Ctrl-C or SIGTERM, after the step was finished and a checkpoint was saved.
     """
-    if ranks is None:
-        with join_ranks(device) as joined:
-            return train(
-                model_config,
-                train_config,
-                batches,
-                folder,
-                on_step,
-                ranks=joined,
-                weights=weights,
-                branch_from=branch_from,
-                on_save=on_save,
-            )
-    with ranks.together():
-        run = Run(model_config, train_config, batches, folder, ranks, weights, on_save)
-    stop_is_awaited = awaited_stop(second_is_obeyed=ranks.n_ranks == 1)
-    with explained_loss_of_ranks(folder), stop_is_awaited as stop:
-        run.resume_or_start(branch_from)
-        while run.step < train_config.n_steps:
-            taken = run.advance(stop)
-            if ranks.is_first:
-                on_step(taken.step)
-            # Alone, there is nobody to agree with before one stops.
-            is_stop_asked = taken.is_stop_asked or (ranks.n_ranks == 1 and stop.is_made)
-            if taken.is_save_due or is_stop_asked:
-                run.save()
-            if is_stop_asked:
-                raise KeyboardInterrupt
-        run.save()
-    return run.trained_model()
+    with contextlib.nullcontext(ranks) if ranks else join_ranks(device) as ranks:
+        with ranks.together():
+            run = Run(model_config, train_config, batches, folder, ranks, weights, on_save)
+        stop_is_awaited = awaited_stop(second_is_obeyed=ranks.n_ranks == 1)
+        with explained_loss_of_ranks(folder), stop_is_awaited as stop:
+            run.resume_or_start(branch_from)
+            while run.step < train_config.n_steps:
+                taken = run.advance(stop)
+                if ranks.is_first:
+                    on_step(taken.step)
+                # Alone, there is nobody to agree with before one stops.
+                is_stop_asked = taken.is_stop_asked or (ranks.n_ranks == 1 and stop.is_made)
+                if taken.is_save_due or is_stop_asked:
+                    run.save()
+                if is_stop_asked:
+                    raise KeyboardInterrupt
+            run.save()
+        return run.trained_model()
