@@ -1,13 +1,12 @@
 """How large should the vocabulary be? Bytes per token, and what a model then pays for each byte."""
 
-import sysconfig
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from techtree.techs.text.bpe import BPE, train
 from techtree.techs.text.pretokenize import split
+from techtree.techs.text.pretokenize.experiment import standard_library
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 MODELS = ((128, 4), (256, 6), (384, 6), (768, 12))
@@ -33,7 +32,7 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         For each size of the vocabulary the bytes per token, the multiplications per byte of each model in
         millions, and the share of learned tokens that are rare.
     """
-    texts = _standard_library(scale)
+    texts = standard_library()[:: round(1 / scale)]
     training, unseen = [text for i, text in enumerate(texts) if i % 5], texts[::5]
     merges = train(training, max(SIZES)).merges
     words, unseen_words = _words(training), _words(unseen)
@@ -58,13 +57,6 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
             for width, layers in MODELS
         },
     }
-
-
-def _standard_library(scale: float) -> list[str]:
-    """Return every n-th module on top of the standard library; without the one that differs per machine."""
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    files = [file for file in files if not file.name.startswith("_sysconfigdata")]
-    return [file.read_text(encoding="utf-8") for file in files[:: round(1 / scale)]]
 
 
 def _n_bytes(words: Counter[str]) -> int:

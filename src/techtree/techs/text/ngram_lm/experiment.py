@@ -1,12 +1,11 @@
 """How far back should a counting model look? Bits per byte of unseen code, by order, rule and corpus."""
 
-import sysconfig
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from techtree.techs.text.ngram_lm import NgramLM, bits_per_byte
+from techtree.techs.text.pretokenize.experiment import standard_library
 
 MAX_ORDER = 8
 TRAINING_BYTES = 800_000
@@ -38,7 +37,7 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         Bits per byte for each order, by corpus for Witten-Bell, and for the largest corpus by rule; the share
         of unseen bytes that never followed their history.
     """
-    files = _standard_library()
+    files = standard_library()
     unseen = [text[:SAMPLE_BYTES] for text in files[::5]][: max(8, round(34 * scale))]
     training = [text.encode("utf-8") for i, text in enumerate(files) if i % 5]
     pieces = [text[at : at + PIECE_BYTES] for text in training for at in range(0, len(text), PIECE_BYTES)]
@@ -55,12 +54,6 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         "floored": floored,
         "share_never_seen": never,
     }
-
-
-def _standard_library() -> list[str]:
-    """Return the modules on top of the standard library, without the one that differs per machine."""
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    return [file.read_text(encoding="utf-8") for file in files if not file.name.startswith("_sysconfigdata")]
 
 
 def _witten_bell(corpus: list[bytes], unseen: list[str]) -> list[float]:

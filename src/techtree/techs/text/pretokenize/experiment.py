@@ -39,7 +39,7 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         For each cut the distinct pieces after so many characters, and the share of the characters of
         unseen files that lie in the most frequent pieces.
     """
-    texts = _standard_library(scale)
+    texts = standard_library()[:: round(1 / scale)]
     train, held_out = [text for i, text in enumerate(texts) if i % 5], texts[::5]
     long_numbers = re.compile(r"(?<!\w)[0-9]{3,}(?!\w)").findall
     known = {number for text in train for number in long_numbers(text)}
@@ -55,11 +55,10 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
     }
 
 
-def _standard_library(scale: float) -> list[str]:
-    """Return every n-th module on top of the standard library; without the one that differs per machine."""
+def standard_library() -> list[str]:
+    """Return the modules on top of the standard library, without the one that differs per machine."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    files = [file for file in files if not file.name.startswith("_sysconfigdata")]
-    return [file.read_text(encoding="utf-8") for file in files[:: round(1 / scale)]]
+    return [file.read_text(encoding="utf-8") for file in files if not file.name.startswith("_sysconfigdata")]
 
 
 def _measure(cut: Callable[[str], list[str]], train: list[str], held_out: list[str]) -> dict:
