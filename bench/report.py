@@ -1,14 +1,36 @@
-"""What every benchmark prints: on what it ran, a table, and how to run it again."""
+"""What every benchmark prints: on what it ran, a table, and how to run it again; and its exit code."""
 
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
+
+import tyro
 
 import techtree
+from techtree.errors import InputError
+
+_Config = TypeVar("_Config")
+
+
+def run(main: Callable[[_Config], None], config: type[_Config]) -> int:
+    """Parse the words of the command line and do the work.
+
+    Returns
+    -------
+    int
+        0 when all went well, 2 for an input that cannot be used.
+    """
+    try:
+        main(tyro.cli(config))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -4,6 +4,7 @@ The whole of it, from the interpreter's start to the checkpoint on disk, is what
 """
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from report import run
 from shakespeare import WINDOW, ShuffledWindows, default_path, read
 from techtree.lm.speedrun import BATCH_TOKENS, speedrun_model, speedrun_training
 from techtree.lm.train.trainer import Step, train
@@ -48,4 +50,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(run(main, Config))

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from jaxtyping import Int
 from torch import Tensor
 
 import nanogpt
 from evaluation import held_out_loss
-from table import again, conditions, table
+from report import again, conditions, run, table
 from techtree.errors import InputError
 from techtree.lm.build.plan import shape
 from techtree.lm.config import ModelConfig, Speedrun
@@ -107,7 +106,7 @@ def main(config: Config) -> None:
         for model in MODELS:
             results[model] = in_a_process(model, data, config)
     threads = config.threads or torch.get_num_threads()
-    print(f"{conditions('torch', 'numpy', n_threads=threads)}\n\n{report(results)}\n")
+    print(f"{conditions('torch', 'numpy', n_threads=threads)}\n\n{compared(results)}\n")
     if config.nanogpt is None:
         print(f"nanoGPT was skipped: {nanogpt.ADVICE}")
     else:
@@ -115,7 +114,7 @@ def main(config: Config) -> None:
     print(again())
 
 
-def report(results: dict[str, Result]) -> str:
+def compared(results: dict[str, Result]) -> str:
     """Return the table."""
     base = results.get("nanoGPT")
     rows = [
@@ -213,7 +212,4 @@ def _train_nanogpt(rows: Rows, config: Config, seconds: list[float]) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run(main, Config))

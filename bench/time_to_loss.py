@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import tyro
 
 import nanogpt
 from evaluation import held_out_loss
+from report import again, conditions, run, table
 from shakespeare import WINDOW, Characters, default_path, read
 from speedrun import SPEED
-from table import again, conditions, table
 from techtree.errors import InputError
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.run import load_model
@@ -87,7 +86,7 @@ def main(config: Config) -> None:
             n_steps = steps_for(share * _median(theirs), ours)
             longer.append(_ours(folder / f"longer-{i}", text, config, n_steps, seed=0))
     packages = conditions("torch", "numpy", n_threads=torch.get_num_threads())
-    print(f"{packages}\n\n{report(ours, theirs, longer)}\n")
+    print(f"{packages}\n\n{compared(ours, theirs, longer)}\n")
     if config.nanogpt is None:
         print(f"nanoGPT was skipped: {nanogpt.ADVICE}")
     else:
@@ -95,7 +94,7 @@ def main(config: Config) -> None:
     print(again())
 
 
-def report(ours: Sequence[Result], theirs: Sequence[Result], longer: Sequence[Result]) -> str:
+def compared(ours: Sequence[Result], theirs: Sequence[Result], longer: Sequence[Result]) -> str:
     """Return the table: medians of the times, and the worst of the losses."""
     rows = [_row("nanoGPT", theirs, theirs)] if theirs else []
     rows.append(_row("techtree speedrun", ours, theirs))
@@ -168,7 +167,4 @@ def timed(command: Sequence[str], cwd: Path, n_threads: int) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run(main, Config))

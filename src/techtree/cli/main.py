@@ -5,6 +5,7 @@ the help) and a function `run(config)` that returns the exit code. The module is
 its command is called, so that `techtree --help` stays fast and free of PyTorch.
 """
 
+import dataclasses
 import importlib
 import keyword
 import os
@@ -24,6 +25,7 @@ COMMANDS = {
     "import": "check a model folder from elsewhere and put it where the other commands find it",
     "export": "write a model for other programs: Hugging Face's, or llama.cpp's GGUF",
     "serve": "serve a model to an editor over HTTP, on this machine only",
+    "bench": "measure the program beside its peers, in a clone",
     "map": "draw the tree: what is unlocked, open, locked",
     "unlock": "verify the four unlock rules",
     "figure": "run a technology's experiment and draw its figure",
@@ -106,7 +108,12 @@ def _dispatch(words: list[str]) -> int:
             f"unknown command {name!r}{did_you_mean(name, COMMANDS)} (techtree --help lists all)"
         )
     command = importlib.import_module(module_of(name))
+    passed_on: list[str] = []
+    if name == "bench":  # What follows a benchmark's name is its own.
+        rest, passed_on = rest[:1], rest[1:]
     import tyro
 
     config = tyro.cli(command.Config, prog=f"techtree {name}", args=rest)
+    if passed_on:
+        config = dataclasses.replace(config, words=tuple(passed_on))
     return command.run(config)

@@ -23,6 +23,7 @@ def speedrun_model(vocab_size: int, max_seq_len: int) -> ModelConfig:
         d_ff=168,
         max_seq_len=max_seq_len,
         tie_embeddings=False,
+        qk_norm="none",
         speedrun=Speedrun(),
     )
 
