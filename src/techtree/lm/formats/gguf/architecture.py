@@ -23,6 +23,7 @@ from typing import Any
 from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
 from techtree.lm.formats.gguf_file import Value
+from techtree.lm.formats.misfits import heads_as_wide_as_the_model
 
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
 """llama.cpp ends with an assertion at more."""
@@ -66,11 +67,6 @@ def _problems_of_all(config: ModelConfig) -> Iterator[str]:
         yield f"n_layers of at most {MAX_LAYERS} (got {config.n_layers})"
 
 
-def _heads_as_wide_as_the_model(config: ModelConfig) -> Iterator[str]:
-    if config.n_heads * config.head_dim != config.d_model:
-        yield f"n_heads * head_dim = d_model (got {config.n_heads} * {config.head_dim}, {config.d_model})"
-
-
 def _no_llama3_scaling(config: ModelConfig) -> Iterator[str]:
     if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
         yield "rope_scaling that is linear or None (got llama3)"
@@ -99,7 +95,7 @@ def _experts(config: ModelConfig, normalize_weights: bool) -> Iterator[str]:
 def _qwen2_misfits(config: ModelConfig) -> Iterator[str]:
     yield from _no_experts(config)
     yield from _no_llama3_scaling(config)
-    yield from _heads_as_wide_as_the_model(config)
+    yield from heads_as_wide_as_the_model(config)
 
 
 def _llama_misfits(config: ModelConfig) -> Iterator[str]:
@@ -120,14 +116,14 @@ def _qwen3moe_misfits(config: ModelConfig) -> Iterator[str]:
 def _olmoe_misfits(config: ModelConfig) -> Iterator[str]:
     yield from _experts(config, normalize_weights=False)
     yield from _no_llama3_scaling(config)
-    yield from _heads_as_wide_as_the_model(config)
+    yield from heads_as_wide_as_the_model(config)
     if config.n_kv_heads != config.n_heads:
         yield f"n_kv_heads = n_heads (got {config.n_kv_heads} and {config.n_heads})"
 
 
 def _gpt2_misfits(config: ModelConfig) -> Iterator[str]:
     yield from _no_experts(config)
-    yield from _heads_as_wide_as_the_model(config)
+    yield from heads_as_wide_as_the_model(config)
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -22,6 +22,7 @@ from techtree.lm.formats.huggingface.aspects import (
 )
 from techtree.lm.formats.huggingface.family import Aspect, Family, check_n_layers
 from techtree.lm.formats.huggingface.layouts import gpt2_layout, llama_layout, own_layout
+from techtree.lm.formats.misfits import heads_as_wide_as_the_model
 
 _NAMES = {
     "vocab_size": "vocab_size",
@@ -66,13 +67,8 @@ def _heads_that_divide(config: ModelConfig) -> Iterator[str]:
         yield f"n_heads to divide d_model (got {config.n_heads} and {config.d_model})"
 
 
-def _heads_as_wide_as_the_model(config: ModelConfig) -> Iterator[str]:
-    if config.n_heads * config.head_dim != config.d_model:
-        yield f"n_heads * head_dim = d_model (got {config.n_heads} * {config.head_dim}, {config.d_model})"
-
-
 def _as_many_keys_as_queries(config: ModelConfig) -> Iterator[str]:
-    yield from _heads_as_wide_as_the_model(config)
+    yield from heads_as_wide_as_the_model(config)
     if config.n_kv_heads != config.n_heads:
         yield f"n_kv_heads = n_heads (got {config.n_kv_heads} and {config.n_heads})"
 
@@ -86,7 +82,7 @@ def _experts_without_bias(config: ModelConfig) -> Iterator[str]:
 
 def _olmoe_misfits(config: ModelConfig) -> Iterator[str]:
     yield from _experts_without_bias(config)
-    yield from _heads_as_wide_as_the_model(config)
+    yield from heads_as_wide_as_the_model(config)
     if config.experts is not None and config.experts.dense_layers:
         yield f"experts.dense_layers=() (got {config.experts.dense_layers})"
 
