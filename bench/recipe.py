@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import tyro
 
-from techtree.lm.build.plan import DEFAULT_DEPTH, SEQ_LEN, TOKENS_PER_STEP, shape
 from techtree.lm.config import ModelConfig
 from techtree.lm.data.batches import RandomBatches
 from techtree.lm.data.corpus import collect, standard_library
@@ -26,6 +25,7 @@ from techtree.lm.data.store import TokenStore
 from techtree.lm.data.store_builder import build_store
 from techtree.lm.eval.bits_per_byte import bits_per_byte
 from techtree.lm.eval.held_out import evaluated
+from techtree.lm.pipeline.plan import DEFAULT_DEPTH, SEQ_LEN, TOKENS_PER_STEP, shape
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train.config import TrainConfig
 from techtree.lm.train.trainer import train

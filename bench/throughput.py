@@ -27,12 +27,12 @@ import nanogpt
 from evaluation import held_out_loss
 from report import again, conditions, run, table
 from techtree.errors import InputError
-from techtree.lm.build.plan import shape
 from techtree.lm.config import ModelConfig, Speedrun
 from techtree.lm.data.corpus import Document, collect, standard_library
 from techtree.lm.data.near_duplicates import without_near_duplicates
 from techtree.lm.data.split import split_by_file
 from techtree.lm.model import LanguageModel
+from techtree.lm.pipeline.plan import shape
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train.config import TrainConfig
 from techtree.lm.train.trainer import Step, train

@@ -11,11 +11,11 @@ from techtree.cli.main import main
 
 pytest.importorskip("torch")
 
-from techtree.lm.build import data_folder
-from techtree.lm.build.corpus_file import read_documents
 from techtree.lm.data import store_builder
 from techtree.lm.data.shard import write_shard
 from techtree.lm.data.store import TokenStore
+from techtree.lm.pipeline import data_folder
+from techtree.lm.pipeline.corpus_file import read_documents
 
 SMALL = ["--vocab-size", "400", "--seq-len", "64"]
 

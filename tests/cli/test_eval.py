@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from techtree.cli.main import main
-from techtree.lm.build.corpus_file import write_documents
-from techtree.lm.build.data_folder import HELD_OUT
 from techtree.lm.data.corpus import Document
+from techtree.lm.pipeline.corpus_file import write_documents
+from techtree.lm.pipeline.data_folder import HELD_OUT
 
 SOURCE = "def add(a, b):\n    return a + b\n" * 20
 

@@ -35,8 +35,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Build, with a display that fits where the output goes."""
-    from techtree.lm.build.config import REPORT, BuildConfig
     from techtree.lm.data.corpus import standard_library
+    from techtree.lm.pipeline.config import REPORT, BuildConfig
 
     folder = config.out or Path("runs") / f"{config.minutes:g}min"
     build_config = BuildConfig(
@@ -51,7 +51,7 @@ def run(config: Config) -> int:
         print(f"{folder} holds a finished run: read {folder / 'report.md'}, or choose another --out")
         return 0
     from techtree.cli.build_display import open_display
-    from techtree.lm.build.pipeline import build
+    from techtree.lm.pipeline.pipeline import build
 
     try:
         with open_display(sys.stdout) as display:

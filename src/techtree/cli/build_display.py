@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.text import Text
 
-from techtree.lm.build.stages import Display
+from techtree.lm.pipeline.stages import Display
 from techtree.lm.train.trainer import Step
 
 STAGE_WIDTH = 24

@@ -45,8 +45,8 @@ def run(config: Config) -> int:
         raise InputError("--vocab-size is for a tokenizer that is trained; leave it out, or --tokenizer")
     if not config.corpus:
         raise InputError("a corpus must have at least one file or folder; got none: techtree data CORPUS")
-    from techtree.lm.build.data_folder import DataConfig, is_finished, prepare
     from techtree.lm.data.rows import RowsConfig
+    from techtree.lm.pipeline.data_folder import DataConfig, is_finished, prepare
 
     data_config = DataConfig(
         corpus=config.corpus,

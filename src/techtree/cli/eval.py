@@ -84,9 +84,9 @@ def _check(config: Config) -> None:
 
 
 def _documents(paths: tuple[Path, ...]) -> "list[Document]":
-    from techtree.lm.build.corpus_file import read_documents
-    from techtree.lm.build.data_folder import HELD_OUT
     from techtree.lm.data.corpus import collect
+    from techtree.lm.pipeline.corpus_file import read_documents
+    from techtree.lm.pipeline.data_folder import HELD_OUT
 
     prepared = [path for path in paths if (path / HELD_OUT).is_file()]
     others = [path for path in paths if path not in prepared]

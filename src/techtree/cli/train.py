@@ -12,7 +12,7 @@ from techtree.errors import InputError
 from techtree.lm.train.config import Recipe
 
 if TYPE_CHECKING:
-    from techtree.lm.build.training_folder import FolderRun, Prepared
+    from techtree.lm.pipeline.training_folder import FolderRun, Prepared
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Train; of several processes, the first one speaks."""
-    from techtree.lm.build.config import REPORT
-    from techtree.lm.build.training_folder import FolderRun
+    from techtree.lm.pipeline.config import REPORT
+    from techtree.lm.pipeline.training_folder import FolderRun
     from techtree.lm.train.ranks import SharedInputError
 
     run_config = FolderRun(
@@ -119,7 +119,7 @@ def _train(run_config: "FolderRun", device: str) -> int:
 
     from techtree.cli.build_display import open_display
     from techtree.cli.next_steps import next_steps
-    from techtree.lm.build.training_folder import prepare, train_folder
+    from techtree.lm.pipeline.training_folder import prepare, train_folder
     from techtree.lm.train.ranks import join_ranks
 
     if device == "auto":

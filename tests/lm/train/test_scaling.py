@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from techtree.lm.build.plan import DEFAULT_DEPTH, TOKENS_PER_STEP, shape
+from techtree.lm.pipeline.plan import DEFAULT_DEPTH, TOKENS_PER_STEP, shape
 from techtree.lm.train.config import Recipe
 from techtree.lm.train.scaling import batch_factor, scaled_rates, weight_decay_factor, width_factor
 

@@ -1,9 +1,9 @@
 import pytest
 
 from techtree.errors import InputError
-from techtree.lm.build.corpus_file import read_documents, write_documents
-from techtree.lm.build.stages import Stages, kept
 from techtree.lm.data.corpus import Document
+from techtree.lm.pipeline.corpus_file import read_documents, write_documents
+from techtree.lm.pipeline.stages import Stages, kept
 
 
 class Silent:

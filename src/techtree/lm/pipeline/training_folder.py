@@ -18,17 +18,17 @@ from typing import Any, Literal
 import techtree
 from techtree import atomic
 from techtree.errors import InputError
-from techtree.lm.build.config import REPORT
-from techtree.lm.build.data_folder import TOKENS
-from techtree.lm.build.plan import DEFAULT_DEPTH, TOKENS_PER_STEP
-from techtree.lm.build.shapes import SHAPES
-from techtree.lm.build.stages import read_json
 from techtree.lm.config import ModelConfig
 from techtree.lm.data.batches import RandomBatches
 from techtree.lm.data.store import TokenStore
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.formats.huggingface.families import family_of
 from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.pipeline.config import REPORT
+from techtree.lm.pipeline.data_folder import TOKENS
+from techtree.lm.pipeline.plan import DEFAULT_DEPTH, TOKENS_PER_STEP
+from techtree.lm.pipeline.shapes import SHAPES
+from techtree.lm.pipeline.stages import read_json
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.config import Recipe, TrainConfig
 from techtree.lm.train.loss_plot import loss_plot

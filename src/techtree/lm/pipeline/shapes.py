@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from techtree.lm.build.plan import shape
 from techtree.lm.config import ExpertsConfig, ModelConfig, Speedrun
+from techtree.lm.pipeline.plan import shape
 
 
 def with_experts(depth: int, vocab_size: int) -> ModelConfig:

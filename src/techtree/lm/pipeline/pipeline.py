@@ -19,14 +19,6 @@ import torch
 import techtree
 from techtree import atomic
 from techtree.errors import InputError
-from techtree.lm.build.config import BuildConfig
-from techtree.lm.build.corpus_file import read_documents, write_documents
-from techtree.lm.build.gathering import described, full_paths, gather
-from techtree.lm.build.machine import training_rate
-from techtree.lm.build.plan import Plan, make_plan
-from techtree.lm.build.report import write_report
-from techtree.lm.build.samples import make_samples
-from techtree.lm.build.stages import Display, Stages, kept, read_json
 from techtree.lm.data.batches import RandomBatches
 from techtree.lm.data.corpus import Document
 from techtree.lm.data.rows import RowsConfig
@@ -39,6 +31,14 @@ from techtree.lm.eval.ngram import ngram_scores
 from techtree.lm.formats.gguf import save_gguf
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.pipeline.config import BuildConfig
+from techtree.lm.pipeline.corpus_file import read_documents, write_documents
+from techtree.lm.pipeline.gathering import described, full_paths, gather
+from techtree.lm.pipeline.machine import training_rate
+from techtree.lm.pipeline.plan import Plan, make_plan
+from techtree.lm.pipeline.report import write_report
+from techtree.lm.pipeline.samples import make_samples
+from techtree.lm.pipeline.stages import Display, Stages, kept, read_json
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.precision import compute_dtype

@@ -1,8 +1,8 @@
 import pytest
 
 from techtree.errors import InputError
-from techtree.lm.build import plan as planning
-from techtree.lm.build.plan import (
+from techtree.lm.pipeline import plan as planning
+from techtree.lm.pipeline.plan import (
     DEFAULT_DEPTH,
     DEPTHS,
     MIN_STEPS,

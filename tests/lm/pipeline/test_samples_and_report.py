@@ -2,8 +2,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from techtree.lm.build.report import page, write_report
-from techtree.lm.build.samples import choose_cursor
+from techtree.lm.pipeline.report import page, write_report
+from techtree.lm.pipeline.samples import choose_cursor
 
 REPORT = {
     "name": "5min",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from techtree import atomic
-from techtree.lm.build.config import REPORT
+from techtree.lm.pipeline.config import REPORT
 from techtree.lm.train.loss_plot import loss_plot
 
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from techtree.lm.build.plan import shape
-from techtree.lm.build.shapes import SHAPES
+from techtree.lm.pipeline.plan import shape
+from techtree.lm.pipeline.shapes import SHAPES
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 7, 12])

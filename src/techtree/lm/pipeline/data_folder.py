@@ -17,15 +17,15 @@ from typing import Any
 
 from techtree import atomic
 from techtree.errors import InputError
-from techtree.lm.build.corpus_file import read_documents, write_documents
-from techtree.lm.build.gathering import described, full_paths, gather
-from techtree.lm.build.stages import Display, Stages, kept, read_json
 from techtree.lm.data.corpus import Document
 from techtree.lm.data.manifest import Shard, read_manifest
 from techtree.lm.data.rows import RowsConfig
 from techtree.lm.data.split import split_at_end, split_by_file
 from techtree.lm.data.store import TokenStore
 from techtree.lm.data.store_builder import build_store, grouped
+from techtree.lm.pipeline.corpus_file import read_documents, write_documents
+from techtree.lm.pipeline.gathering import described, full_paths, gather
+from techtree.lm.pipeline.stages import Display, Stages, kept, read_json
 from techtree.lm.tokenizer import Tokenizer
 
 HELD_OUT, TOKENS = "held_out.jsonl.gz", "tokens"
