@@ -15,6 +15,7 @@ Legend: a *definition* takes float64 copies (integers become int64) and returns 
 The tests of a technology use NumPy and pytest only, and so does this module. It imports no technology.
 """
 
+import copy
 import gc
 import itertools
 import time
@@ -238,6 +239,67 @@ def sweep(
     for case, first in reversed(seen):
         again = _parts(function(*case.arguments, **case.options))
         _require_same_bits(case, first, again, "after calls with other arguments the result is another one")
+
+
+def sweep_plain(function: Callable, definition: Callable, cases: Iterable[Case]) -> None:
+    """Compare a function of texts, bytes, lists or numbers with its definition on every case, exactly.
+
+    Parameters
+    ----------
+    function
+        The version under test; it returns a string, bytes, an integer, or lists, tuples and dicts of these.
+    definition
+        Slow and obvious. The result must equal what it returns, and each part be of the same type.
+    cases
+        The smallest first.
+
+    Raises
+    ------
+    MismatchError
+        At the first case where the answer is another one, at once, again, after its caller has changed it,
+        or after all other calls; or where an argument was changed.
+    """
+    seen: list[tuple[Case, object]] = []
+    for case in cases:
+        expected = definition(*copy.deepcopy(case.arguments), **case.options)
+        kept = copy.deepcopy(case.arguments)
+        answer = function(*case.arguments, **case.options)
+        _require_plain(case, answer, expected, "")
+        if isinstance(answer, list | dict | bytearray | set):
+            answer.clear()
+        _require_plain(case, function(*case.arguments, **case.options), expected, "at a second call")
+        if case.arguments != kept:
+            raise MismatchError("an argument was changed; it must stay as it was", describe(case))
+        seen.append((case, expected))
+    if not seen:
+        raise ValueError("a sweep needs at least one case")
+    for case, expected in reversed(seen):
+        answer = function(*case.arguments, **case.options)
+        _require_plain(case, answer, expected, "after calls with other arguments")
+
+
+def _require_plain(case: Case, got: object, expected: object, when: str) -> None:
+    difference = _plain_difference(got, expected)
+    if difference:
+        what = f"wrong {when}: {difference}" if when else f"wrong: {difference}"
+        raise MismatchError(
+            what, [*describe(case), f"expected: {drawn(expected)}", f"yours:    {drawn(got)}"]
+        )
+
+
+def _plain_difference(got: object, expected: object) -> str:
+    """Say in what a value differs first, or nothing."""
+    if not isinstance(got, type(expected)) or isinstance(got, bool) != isinstance(expected, bool):
+        return f"{type(expected).__name__} expected, {type(got).__name__} came"
+    if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
+        for place, (one, other) in enumerate(zip(got, expected, strict=False)):
+            if inside := _plain_difference(one, other):
+                return f"at place {place}, {inside}"
+        return f"{len(expected)} parts expected, {len(got)} came" if len(got) != len(expected) else ""
+    if isinstance(expected, dict) and isinstance(got, dict):
+        # The order of the keys counts.
+        return _plain_difference([*got.items()], [*expected.items()])
+    return "" if got == expected else f"expected {drawn(expected)}, got {drawn(got)}"
 
 
 def sweep_gradients(
