@@ -25,6 +25,7 @@ from techtree.lm.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
 )
+from techtree.lm.tokenizer_settings import TokenizerSettings
 
 TEXTS = [Path(module.__file__).read_text(encoding="utf-8") for module in (contextlib, json, io, subprocess)]
 VOCAB_SIZE = 700
@@ -279,7 +280,7 @@ TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}{% endfo
 
 @pytest.fixture
 def with_template(tokenizer) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(tokenizer.to_json()), TEMPLATE)
+    return Tokenizer(json.loads(tokenizer.to_json()), TokenizerSettings(chat_template=TEMPLATE))
 
 
 def test_a_chat_template_is_kept(tokenizer, with_template, tmp_path):
@@ -318,7 +319,7 @@ def test_of_several_chat_templates_the_default_is_read(with_template, tmp_path):
 def test_damaged_settings_are_one_clear_error(tokenizer, tmp_path, content):
     tokenizer.save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(content)
-    with pytest.raises(InputError, match=r"tokenizer_config\.json in .* is damaged"):
+    with pytest.raises(InputError, match=r"tokenizer_config\.json is damaged"):
         Tokenizer.load(tmp_path)
 
 

@@ -11,16 +11,20 @@ The special tokens come first, so that their ids do not depend on the size of th
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from techtree.atomic import write_text
 from techtree.errors import InputError, did_you_mean
+from techtree.lm.tokenizer_settings import TokenizerSettings, read_settings, write_settings
+from techtree.lm.tokenizer_spec import characters_of_bytes, checked_spec
+from techtree.reading import read_object
 
 END_OF_TEXT = "<|endoftext|>"
 FIM_PREFIX = "<fim_prefix>"
@@ -45,7 +49,12 @@ _ASCII_WORD = re.compile(
 )
 """`QWEN2_PATTERN` on ASCII text."""
 
-_CONFIG, _CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+TOKENIZER = "tokenizer.json"
+MAX_TOKENIZER_BYTES = 100_000_000
+"""The longest in use have 35 MB."""
+
+_LOOKS_SPECIAL = re.compile(r"<[^<>\s]+>|<([|｜]).*\1>|\[[A-Z_0-9]+\]", re.DOTALL)
+"""How marks are written: `<|im_end|>`, `<file_sep>`, `</think>`, DeepSeek's `<｜fim▁hole｜>`, `[INST]`."""
 
 _FOREIGN_NAMES = {
     END_OF_TEXT: "<|end_of_text|>",
@@ -63,27 +72,33 @@ class Tokenizer:
     Parameters
     ----------
     library_tokenizer
-        A byte-level BPE tokenizer of the `tokenizers` library.
-    chat_template
-        How a chat becomes a text, in the Jinja language; None where the model is not made for chats. It is
-        only kept, for those who read the files that we write.
+        A byte-level BPE tokenizer of the `tokenizers` library, or the contents of a `tokenizer.json`.
+    settings
+        What else its folder says of it. The template for chats is only kept, for those who read the files
+        that we write.
+
+    Raises
+    ------
+    InputError
+        When it is of another kind, or ids would not decode to the text they are of.
     """
 
-    def __init__(self, library_tokenizer: tokenizers.Tokenizer, chat_template: str | None = None):
-        self.chat_template = chat_template
-        spec = json.loads(library_tokenizer.to_str())
-        _require_byte_level(spec)
-        self._library = library_tokenizer
+    def __init__(
+        self,
+        library_tokenizer: tokenizers.Tokenizer | Mapping[str, Any],
+        settings: TokenizerSettings = TokenizerSettings(),  # noqa: B008 (it is frozen)
+    ):
+        is_library = isinstance(library_tokenizer, tokenizers.Tokenizer)
+        self._spec = checked_spec(json.loads(library_tokenizer.to_str()) if is_library else library_tokenizer)
+        self._settings = settings
         # The library reads "<|endoftext|>" in any text as the special token. Text comes from files and
         # must not be able to say that, so text goes to a twin that has no added tokens at all. (The
         # library's own switch would leave those added tokens that are not marked as special, such
         # as Qwen's for filling in.)
-        self._plain = tokenizers.Tokenizer.from_str(json.dumps(spec | {"added_tokens": []}))
+        self._plain = _library_tokenizer(self._spec | {"added_tokens": []})
         self._word_ids = _WordIds(self._plain)
-        self._splits_like_qwen2 = (
-            spec["pre_tokenizer"] == json.loads(_untrained().to_str())["pre_tokenizer"]
-            and (spec["normalizer"] or {"type": "NFC"})["type"] == "NFC"  # which leaves ASCII as it is
-        )
+        # NFC leaves ASCII as it is.
+        self._splits_like_qwen2 = self._spec["pre_tokenizer"] == _untrained_spec()["pre_tokenizer"]
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -118,50 +133,36 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json` from a folder, and the template for chats if there is one.
+        """Read `tokenizer.json` from a folder, and what the files beside it say of it.
 
         Raises
         ------
         InputError
             When the file is missing, is damaged, or holds another kind of tokenizer.
         """
-        path = Path(folder) / "tokenizer.json"
+        path = Path(folder) / TOKENIZER
+        advice = f"a model's folder must hold a {TOKENIZER}, copy it again"
+        values = read_object(path, MAX_TOKENIZER_BYTES, advice)
+        settings = read_settings(Path(folder))
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"a model's folder must hold a tokenizer.json; cannot read {path}: {error}"
-            ) from error
-        chat_template = _read_chat_template(Path(folder))
-        try:
-            return cls(tokenizers.Tokenizer.from_str(text), chat_template)
+            return cls(values, settings)
         except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        except Exception as error:  # the library raises nothing more precise
-            raise InputError(f"{path} is damaged ({error}): make it again, or copy it again") from error
+            raise InputError(f"{path} is damaged, or of another kind: {error}") from error
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, and the `tokenizer_config.json` that transformers wants beside it."""
-        end_of_text = self._library.id_to_token(self.end_of_text_id)
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "add_bos_token": False,
-            "add_prefix_space": False,
-            "bos_token": None,
-            "clean_up_tokenization_spaces": False,
-            "eos_token": end_of_text,
-            "pad_token": end_of_text,
-            "unk_token": None,
-        }
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
-        write_text(Path(folder) / "tokenizer.json", self.to_json())
-        write_text(Path(folder) / _CONFIG, json.dumps(config, indent=2) + "\n")
-        (Path(folder) / _CHAT_TEMPLATE).unlink(missing_ok=True)  # an older one, which would count
+        end_of_text, end_token = map(self._names.__getitem__, (self.end_of_text_id, self.end_ids[0]))
+        write_text(Path(folder) / TOKENIZER, self.to_json())
+        write_settings(Path(folder), self.chat_template, end_of_text, end_token)
+
+    @property
+    def chat_template(self) -> str | None:
+        """How a chat becomes a text, in the Jinja language; None where the model is not made for chats."""
+        return self._settings.chat_template
 
     def to_json(self) -> str:
         """Return the text of `tokenizer.json`."""
-        return self._library.to_str(pretty=True)
+        return json.dumps(self._spec, indent=2, ensure_ascii=False)
 
     def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Return the ids of a text.
@@ -180,7 +181,7 @@ class Tokenizer:
             When the text is not Unicode (it holds half of a surrogate pair).
         """
         if parse_special:
-            return self._library.encode(_require_unicode(text), add_special_tokens=False).ids
+            return self._parsing.encode(_require_unicode(text), add_special_tokens=False).ids
         if self._splits_like_qwen2 and text.isascii():
             return list(chain.from_iterable(map(self._word_ids.__getitem__, _ASCII_WORD.findall(text))))
         return self._plain.encode(_require_unicode(text), add_special_tokens=False).ids
@@ -210,9 +211,25 @@ class Tokenizer:
             raise InputError(f"ids must be in the vocabulary of {self.vocab_size}; got {error}") from error
 
     @cached_property
+    def _parsing(self) -> tokenizers.Tokenizer:
+        """The twin that reads special tokens from text."""
+        return _library_tokenizer(self._spec)
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """The spelling of each id."""
+        spelled = {i: token for token, i in self._spec["model"]["vocab"].items()}
+        return spelled | {added["id"]: added["content"] for added in self._spec["added_tokens"]}
+
+    @cached_property
+    def _added(self) -> dict[str, int]:
+        """The ids of the added tokens, by name."""
+        return {added["content"]: added["id"] for added in self._spec["added_tokens"]}
+
+    @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        return max(self._library.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self._names) + 1
 
     def special_id(self, token: str) -> int:
         """Return the id of a special token, by our name or by the tokenizer's own.
@@ -222,7 +239,7 @@ class Tokenizer:
         InputError
             When the tokenizer has no such special token.
         """
-        known = {added.content: i for i, added in self._library.get_added_tokens_decoder().items()}
+        known = self._added
         for name in (token, _FOREIGN_NAMES.get(token)):
             if name in known:
                 return known[name]
@@ -235,6 +252,28 @@ class Tokenizer:
     def end_of_text_id(self) -> int:
         """The id that ends every document and every middle, and that stands before a document."""
         return self.special_id(END_OF_TEXT)
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """The ids that end what the model says: those that its files name, and the end of a text."""
+        ids_of = {name: i for i, name in self._names.items()}
+        ids = [ids_of[name] for name in self._settings.end_tokens if name in ids_of]
+        ids += [i for i in self._settings.end_ids if i in self._names]
+        ids += [ids_of[name] for name in (END_OF_TEXT, _FOREIGN_NAMES[END_OF_TEXT]) if name in self._added]
+        return tuple(dict.fromkeys(ids))
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that belong into no file: all that end a text, and every added token that is a mark.
+
+        Some tokenizers add plain text too, such as runs of blanks; Qwen's do not call all marks special.
+        """
+        marks = {
+            added["id"]
+            for added in self._spec["added_tokens"]
+            if added["special"] or _LOOKS_SPECIAL.fullmatch(added["content"])
+        }
+        return frozenset({*marks, *self.end_ids, *self._settings.end_ids, *self._settings.special_ids})
 
     @cached_property
     def fim_prefix_id(self) -> int:
@@ -259,29 +298,39 @@ class Tokenizer:
     @cached_property
     def _token_bytes(self) -> dict[int, bytes]:
         """The bytes of each id; an added token's are its name."""
-        byte_of = {char: byte for byte, char in enumerate(_characters_of_bytes())}
-        spelled = self._library.get_vocab(with_added_tokens=False)
+        byte_of = {char: byte for byte, char in enumerate(characters_of_bytes())}
         table = {
             i: bytes(byte_of[char] for char in token)
-            for token, i in spelled.items()
+            for token, i in self._spec["model"]["vocab"].items()
             if set(token) <= byte_of.keys()
         }
-        added = self._library.get_added_tokens_decoder()
-        return table | {i: token.content.encode("utf-8") for i, token in added.items()}
+        return table | {added["id"]: added["content"].encode("utf-8") for added in self._spec["added_tokens"]}
 
 
 class _WordIds(dict[str, list[int]]):
-    """The ids of each word; a new word is asked of the library, and kept while there is room."""
+    """The ids of each word; a new word is asked of the library, and kept for a while.
 
-    MAX_WORDS = 1 << 18
+    What is kept is bounded in bytes and not in words: a server is sent new words for ever, and some are long.
+    """
+
+    MAX_WORD_CHARS = 100
+    """A longer word is never kept: it hardly comes twice."""
+    MAX_BYTES = 24_000_000
+    """Then all is forgotten. The words of the standard library take 15 MB."""
 
     def __init__(self, library_tokenizer: tokenizers.Tokenizer):
         super().__init__()
         self._library = library_tokenizer
+        self._n_bytes = 0
 
     def __missing__(self, word: str) -> list[int]:
         ids = self._library.encode(word, add_special_tokens=False).ids
-        if len(self) < self.MAX_WORDS:
+        if len(word) <= self.MAX_WORD_CHARS:
+            # A place in the dictionary, a text and a list take 200 bytes, a number and its place 36.
+            self._n_bytes += 200 + len(word) + 36 * len(ids)
+            if self._n_bytes > self.MAX_BYTES:
+                self.clear()
+                self._n_bytes = 0
             self[word] = ids
         return ids
 
@@ -297,33 +346,22 @@ def _untrained() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _read_chat_template(folder: Path) -> str | None:
-    """Return the template for chats, from a file of its own or from the tokenizer's settings."""
-    try:
-        if (folder / _CHAT_TEMPLATE).exists():
-            return (folder / _CHAT_TEMPLATE).read_text(encoding="utf-8")
-        if not (folder / _CONFIG).exists():
-            return None
-        template = json.loads((folder / _CONFIG).read_text(encoding="utf-8")).get("chat_template")
-        if isinstance(template, list):  # several, by name
-            template = {one.get("name"): one.get("template") for one in template}.get("default")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"the {_CONFIG} in {folder} is damaged ({error}): copy it again") from error
-    return template if isinstance(template, str) else None
+def _untrained_spec() -> dict[str, Any]:
+    return json.loads(_untrained().to_str())
 
 
-def _characters_of_bytes() -> str:
-    """Return the printable character that stands for each byte in `tokenizer.json`.
+def _library_tokenizer(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """Return the library's tokenizer for a text alone: nothing is put around it.
 
-    Printable bytes stand for themselves; the others, in order, for U+0100 and on.
+    Raises
+    ------
+    InputError
+        When the library finds something wrong with it.
     """
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
-    others = iter(range(256, 512))
-    return "".join(chr(byte) if byte in printable else chr(next(others)) for byte in range(256))
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps({**spec, "post_processor": None}))
+    except Exception as error:  # the library raises nothing more precise
+        raise InputError(f"the tokenizer is damaged ({error}): make it again, or copy it again") from error
 
 
 def _require_unicode(text: str) -> str:
@@ -335,13 +373,3 @@ def _require_unicode(text: str) -> str:
             f"({text[error.start]!r}): read the file as UTF-8, or drop the character"
         ) from error
     return text
-
-
-def _require_byte_level(spec: dict) -> None:
-    decoder = spec["decoder"] or {}
-    steps = [step["type"] for step in decoder.get("decoders", [decoder]) if "type" in step]
-    if spec["model"]["type"] != "BPE" or "ByteLevel" not in steps:
-        found = f"{spec['model']['type']} with decoder {'+'.join(steps) or 'none'}"
-        raise InputError(
-            f"the tokenizer must be byte-level BPE; got {found}: choose a model with such a tokenizer"
-        )

@@ -104,7 +104,7 @@ def test_what_is_no_store_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         TokenStore(tmp_path / "file")
     (tmp_path / "store.json").mkdir()
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="must be a regular file; it is a folder"):
         TokenStore(tmp_path)
 
 

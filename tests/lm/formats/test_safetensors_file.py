@@ -288,7 +288,7 @@ def test_damage_is_refused_in_one_sentence(kind, tmp_path):
 def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="is missing"):
         SafetensorsFile(tmp_path / "x")
-    with pytest.raises(InputError, match="is not a whole safetensors file: Is a directory"):
+    with pytest.raises(InputError, match="must be a regular file; it is a folder"):
         SafetensorsFile(tmp_path)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from techtree.lm.infer.fim_prompt import FimText
 from techtree.lm.infer.generate import Limits, PrefixCache
-from techtree.lm.infer.infill import infill, stop_ids
+from techtree.lm.infer.infill import infill
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
 from techtree.lm.tokenizer import SPECIAL_TOKENS
@@ -132,4 +132,4 @@ def test_in_the_order_spm_typing_runs_few_tokens(tiny_tokenizer, cache):
 
 
 def test_stop_ids_are_all_special_tokens(tiny_tokenizer):
-    assert stop_ids(tiny_tokenizer) == {0, 1, 2, 3, 4}
+    assert tiny_tokenizer.stop_ids == {0, 1, 2, 3, 4}

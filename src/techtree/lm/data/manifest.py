@@ -11,6 +11,7 @@ from typing import Any
 from techtree.atomic import write_text
 from techtree.errors import InputError
 from techtree.lm.data.rows import RowsConfig
+from techtree.reading import is_missing, read_json
 
 FILE_NAME = "store.json"
 
@@ -18,6 +19,9 @@ FORMAT = "techtree token store 1"
 """Of the files and of what is in them; a change makes older stores unreadable."""
 
 DTYPES = ("uint16", "uint32")
+
+_MAX_BYTES = 100_000_000
+"""Half a million shards, 4 TB of text."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,14 @@ def read_manifest(folder: Path) -> Manifest | None:
         When it is damaged, or of another format.
     """
     path = folder / FILE_NAME
+    if is_missing(path):
+        return None
+    values = read_json(path, _MAX_BYTES, f"delete {folder} and make it again")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         found = values.pop("format")
         if found == FORMAT:
             return _manifest(values)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and make it again") from error
     raise InputError(
         f"{path} must have the format {FORMAT!r}; got {found!r}, of another version of techtree: delete "

@@ -13,6 +13,7 @@ from jaxtyping import UInt
 
 from techtree.atomic import atomic_writer
 from techtree.errors import InputError
+from techtree.reading import open_regular
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -46,18 +47,15 @@ def open_shard(path: Path, dtype: np.dtype, n_rows: int, row_length: int) -> UIn
     header = _header(dtype.itemsize, n_rows, row_length)
     n_bytes = len(header) + n_rows * row_length * dtype.itemsize
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, advice=again) as file:
             if file.read(len(header)) != header:
                 raise InputError(
                     f"{path} is damaged: it does not begin as a file of {n_rows} rows does: {again}"
                 )
-            if path.stat().st_size != n_bytes:
-                got = path.stat().st_size
+            if (got := file.seek(0, 2)) != n_bytes:
                 raise InputError(f"{path} must have {n_bytes:,} bytes; got {got:,}: {again}")
             shape = (n_rows, row_length)
             return np.memmap(file, dtype.newbyteorder("<"), "r", offset=len(header), shape=shape)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing: {again}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -17,7 +17,8 @@ from techtree.errors import InputError
 from techtree.lm.data.manifest import FILE_NAME, Manifest, hash_of, read_manifest
 from techtree.lm.data.pieces import highest_bit
 from techtree.lm.data.shard import open_shard, shard_path
-from techtree.lm.tokenizer import Tokenizer
+from techtree.lm.tokenizer import MAX_TOKENIZER_BYTES, TOKENIZER, Tokenizer
+from techtree.reading import read_text
 
 MAX_OPEN_SHARDS = 128
 """Each map holds a file open, and macOS lets a process have 256."""
@@ -82,9 +83,9 @@ class TokenStore:
             When its file is missing, or another one.
         """
         tokenizer = Tokenizer.load(self.folder)
-        if hash_of([(self.folder / "tokenizer.json").read_text(encoding="utf-8")]) != self.manifest.tokenizer:
+        if hash_of([read_text(self.folder / TOKENIZER, MAX_TOKENIZER_BYTES)]) != self.manifest.tokenizer:
             raise InputError(
-                f"{self.folder / 'tokenizer.json'} is not the one that made the rows beside it: put that one "
+                f"{self.folder / TOKENIZER} is not the one that made the rows beside it: put that one "
                 "back, or make the store again"
             )
         return tokenizer

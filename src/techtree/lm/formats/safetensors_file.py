@@ -24,6 +24,7 @@ from torch import Tensor
 from techtree.atomic import atomic_writer
 from techtree.errors import InputError
 from techtree.lm.formats.safetensors_header import DTYPES, METADATA, DamagedFileError, Entry, read_header
+from techtree.reading import open_regular
 
 _PIECE_BYTES = 1 << 20
 """How much is read before it is converted; it should fit a processor's cache."""
@@ -52,12 +53,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        try:
-            self._file = self.path.open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise InputError(f"{path} is missing: give a complete folder") from error
-        except OSError as error:
-            raise self._damaged(error.strerror or str(error)) from error
+        self._file = open_regular(self.path, advice="give a complete folder")
         weakref.finalize(self, self._file.close)
         self._map: mmap.mmap | None = None
         try:

@@ -92,6 +92,8 @@ def _read_json(file: BinaryIO, n_bytes: int) -> tuple[dict[str, Any], int]:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise DamagedFileError(f"the header must be JSON ({error})") from error
+    except MemoryError as error:
+        raise DamagedFileError(f"its header of {length:,} bytes does not fit into the memory") from error
     if not isinstance(header, dict):
         raise DamagedFileError(f"the header must be a JSON object; got {type(header).__name__}")
     return header, 8 + length

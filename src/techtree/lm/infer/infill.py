@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from techtree.errors import InputError
 from techtree.lm.infer.fim_prompt import FimText, Order, fim_prompt
 from techtree.lm.infer.generate import Limits, PrefixCache, Progress, StopReason, generate
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place, Shown, shown_text
 from techtree.lm.infer.text_stream import TextStream
-from techtree.lm.tokenizer import SPECIAL_TOKENS, Tokenizer
+from techtree.lm.tokenizer import Tokenizer
 
 ANSWER_SHARE = 1 / 8
 """Of the context: so much at most does the prompt leave free for the answer. A shorter prompt leaves more."""
@@ -88,7 +87,7 @@ def infill(
             prompt.ids,
             limits,
             sampling=sampling,
-            stop_ids=stop_ids(tokenizer),
+            stop_ids=tokenizer.stop_ids,
             progress=result.progress,
         )
     for shown in _shown(tokens, TextStream(tokenizer), place, result, max_line_s):
@@ -96,17 +95,6 @@ def infill(
             on_text(shown.text[len(result.text) :])
         result.text, result.stopping_word = shown.text, shown.stopping_word
     return result
-
-
-def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the special tokens that a tokenizer has: none of them belongs into a file."""
-    ids = set()
-    for token in SPECIAL_TOKENS:
-        try:
-            ids.add(tokenizer.special_id(token))
-        except InputError:  # somebody else's tokenizer need not have all
-            continue
-    return frozenset(ids)
 
 
 def _shown(

@@ -13,8 +13,9 @@ from techtree.lm.formats.huggingface.folder import (
     CONFIG,
     OTHER_FILES,
     TOKENIZER,
+    check_file,
     read_folder_config,
-    read_json,
+    read_object,
     weight_files,
 )
 from techtree.lm.formats.huggingface.loading import load_model
@@ -80,18 +81,19 @@ def describe(folder: Path, model: LanguageModel) -> str:
     size = f"{model.config.n_parameters:,} parameters"
     if model.config.experts is not None:
         size += f" ({model.config.n_active_parameters:,} of them active for a token)"
-    return f"{read_json(folder / CONFIG)['model_type']}, {size}, {' and '.join(sorted(dtypes))}"
+    return f"{read_object(folder / CONFIG)['model_type']}, {size}, {' and '.join(sorted(dtypes))}"
 
 
 def _fill(part: Path, source: Path, model: LanguageModel, dtype: torch.dtype | None) -> None:
     for name in (*TOKENIZER, *OTHER_FILES):
         if (source / name).exists():
+            check_file(source / name)
             shutil.copyfile(source / name, part / name)
     if dtype is None or all(parameter.dtype == dtype for parameter in model.parameters()):
         for path in (source / CONFIG, *weight_files(source)):
             shutil.copyfile(path, part / path.name)
         return
     stored = str(dtype).removeprefix("torch.")
-    values = read_json(source / CONFIG) | {"dtype": stored, "torch_dtype": stored}
+    values = read_object(source / CONFIG) | {"dtype": stored, "torch_dtype": stored}
     write_text(part / CONFIG, json.dumps(values, indent=2) + "\n")
     write_weights(part, model, read_folder_config(source)[0], dtype, MAX_SHARD_BYTES)

@@ -1,14 +1,17 @@
 """The files of a model's folder."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from techtree import reading
 from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
 from techtree.lm.formats.huggingface.families import read_config
 from techtree.lm.formats.huggingface.family import Family
+from techtree.lm.tokenizer import MAX_TOKENIZER_BYTES
+from techtree.lm.tokenizer_settings import MAX_CONFIG_BYTES
+from techtree.reading import check_regular
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -25,7 +28,12 @@ TOKENIZER = (
 """What this program and transformers read of a tokenizer; the first holds all of it."""
 OTHER_FILES = (GENERATION, "LICENSE", "LICENSE.txt", "LICENSE.md")
 
-_MAX_JSON_BYTES = 100_000_000
+_MAX_BYTES = {INDEX: 50_000_000, "tokenizer.json": MAX_TOKENIZER_BYTES}
+_MAX_BYTES |= dict.fromkeys(TOKENIZER[1:], MAX_CONFIG_BYTES)
+_MAX_BYTES_OF_OTHERS = 10_000_000
+"""Of every file but the weights. The index of the largest models has 10 MB, a configuration some kB."""
+
+_ADVICE = "give a complete model folder"
 _SHARD = re.compile(r"[\w .-]+\.safetensors", re.ASCII)
 """The name of a file of the folder itself."""
 OF_A_SPLIT = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -41,7 +49,7 @@ def read_folder_config(folder: Path) -> tuple[Family, ModelConfig]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder of a model, with its {CONFIG}")
-    values = read_json(folder / CONFIG)
+    values = read_object(folder / CONFIG)
     try:
         return read_config(values)
     except InputError as error:
@@ -59,7 +67,7 @@ def weight_paths(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
     if (folder / INDEX).exists():
-        names = read_json(folder / INDEX).get("weight_map")
+        names = read_object(folder / INDEX).get("weight_map")
         if not isinstance(names, dict) or not all(
             isinstance(name, str) and _SHARD.fullmatch(name) for name in names.values()
         ):
@@ -87,24 +95,27 @@ def stale_weights(folder: Path, current: set[str]) -> list[Path]:
     return [path for path in found if path.name not in current and path.exists()]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file of a model's folder.
 
     Raises
     ------
     InputError
         When there is none.
     """
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"{path} must be at most {_MAX_JSON_BYTES:,} bytes long: copy it again")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing: give a complete model folder") from error
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read ({error}): copy it again") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold a JSON object; got {type(values).__name__}")
-    return values
+    return reading.read_object(path, _max_bytes(path), _ADVICE)
+
+
+def check_file(path: Path) -> None:
+    """Check that a file of a model's folder, if it is no weights, is regular and not too large to be one.
+
+    Raises
+    ------
+    InputError
+        When it is not.
+    """
+    check_regular(path, _max_bytes(path), _ADVICE)
+
+
+def _max_bytes(path: Path) -> int:
+    return _MAX_BYTES.get(path.name, _MAX_BYTES_OF_OTHERS)

@@ -41,7 +41,7 @@ from techtree.lm.formats.huggingface.folder import (
     TOKENIZER,
     WEIGHTS,
     read_folder_config,
-    read_json,
+    read_object,
 )
 from techtree.lm.formats.huggingface.loading import load_model, load_tokenizer
 from techtree.lm.model.language_model import LanguageModel
@@ -149,7 +149,7 @@ def _claim(folder: Path, repository: Repository) -> None:
     """Note whose folder it is, unless it is somebody else's."""
     origin = folder / ORIGIN
     if folder.exists() and any(folder.iterdir()):
-        owner = read_json(origin).get("repository") if origin.exists() else None
+        owner = read_object(origin).get("repository") if origin.exists() else None
         if owner != repository.name:
             raise InputError(f"{folder} holds something else: choose another --out, or move it away")
     values = {"repository": repository.name, "commit": repository.commit}
