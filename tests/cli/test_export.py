@@ -1,6 +1,7 @@
 """`techtree export`: what transformers and llama.cpp load."""
 
 import json
+import shutil
 
 import pytest
 
@@ -45,11 +46,47 @@ def test_a_file_for_llama_cpp(dtype, code, tiny_model_folder, tmp_path, capsys):
     assert fields["general.file_type"].contents() == code
 
 
+def linear(factor):
+    return {"rope_type": "linear", "factor": factor, "rope_theta": 10_000.0}
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
 def refused(capsys, *words):
     assert main(["export", *map(str, words)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     return err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_position_embeddings": 1 << 40}, "qwen3.context_length must be below 2^32"),
+        ({"rope_parameters": linear(1e308)}, "qwen3.rope.scaling.factor must be a number that float32 holds"),
+        ({"rope_parameters": linear(1e-300)}, "qwen3.rope.scaling.factor must be a number that float32 holds"),
+        ({"rope_parameters": {"rope_theta": 1e200}}, "qwen3.rope.freq_base must be a number"),
+        ({"rms_norm_eps": 1e-60}, "qwen3.attention.layer_norm_rms_epsilon must be a number"),
+        ({"rope_scaling": LLAMA3 | {"factor": 1e308}, "model_type": "llama"}, "rope_freqs.weight must be"),
+    ],
+)
+def test_numbers_that_gguf_has_no_room_for_are_refused_before_anything_is_written(
+    change, message, tiny_model_folder, tiny_tokenizer, tmp_path, capsys
+):
+    model = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    if change.get("model_type") == "llama":
+        save_pretrained(model, random_model(FAMILIES["llama"]), tiny_tokenizer)
+    values = json.loads((model / "config.json").read_text()) | {"rope_scaling": None} | change
+    (model / "config.json").write_text(json.dumps(values))
+    before = sorted(tmp_path.iterdir())
+    assert message in refused(capsys, model, "--to", "gguf", "--out", tmp_path / "out.gguf")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("kind", ["hf", "gguf"])

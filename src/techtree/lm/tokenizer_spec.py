@@ -9,7 +9,7 @@ decode to the text that was given.
 
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from techtree.errors import InputError
@@ -36,14 +36,16 @@ def checked_spec(values: Mapping[str, Any]) -> dict[str, Any]:
     model, decoder = _object(values, "model"), values.get("decoder")
     _require_byte_level(model, decoder)
     model = _model(model)
+    added = _added_tokens(values.get("added_tokens"), model["vocab"])
+    ids = {*model["vocab"].values(), *(token["id"] for token in added)}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(values.get("added_tokens"), model["vocab"]),
+        "added_tokens": added,
         "normalizer": _normalizer(values.get("normalizer")),
         "pre_tokenizer": _pre_tokenizer(values.get("pre_tokenizer")),
-        "post_processor": _post_processor(values.get("post_processor")),
+        "post_processor": _post_processor(values.get("post_processor"), ids),
         "decoder": _decoder(decoder),
         "model": model,
     }
@@ -253,10 +255,10 @@ def _steps(values: Any, key: str) -> list[dict[str, Any]]:
 # What is put around a text -------------------------------------------------------------------------------
 
 
-def _post_processor(values: Any) -> dict[str, Any] | None:
+def _post_processor(values: Any, ids: Collection[int]) -> dict[str, Any] | None:
     """Return it as it is: nothing here uses it, and other programs shall find it sound."""
     for step in _steps(values, "processors"):
-        if not _is_sound(step):
+        if not _is_sound(step, ids):
             raise InputError(
                 f"the post_processor must put known tokens around a text; got {reprlib.repr(step)}: copy the "
                 "file again"
@@ -264,22 +266,22 @@ def _post_processor(values: Any) -> dict[str, Any] | None:
     return values
 
 
-def _is_sound(step: dict[str, Any]) -> bool:
+def _is_sound(step: dict[str, Any], ids: Collection[int]) -> bool:
     match step:
         case {"type": "ByteLevel"}:
             return all(isinstance(step.get(key, True), bool) for key in _BYTE_LEVEL_FLAGS)
-        case {"type": "RobertaProcessing" | "BertProcessing", "sep": [str(), int()], "cls": [str(), int()]}:
-            return True
+        case {"type": "RobertaProcessing" | "BertProcessing", "sep": [str(), sep], "cls": [str(), cls]}:
+            return {type(sep), type(cls)} == {int} and sep in ids and cls in ids
         case {"type": "TemplateProcessing", "single": list(one), "pair": list(two), "special_tokens": names}:
-            return isinstance(names, dict) and _are_pieces((*one, *two), names)
+            return isinstance(names, dict) and _are_pieces((*one, *two), names, ids)
     return False
 
 
-def _are_pieces(pieces: Iterable[Any], names: Mapping[str, Any]) -> bool:
+def _are_pieces(pieces: Iterable[Any], names: Mapping[str, Any], ids: Collection[int]) -> bool:
     for one in names.values():
         match one:
-            case {"ids": [int(), *_] as ids, "tokens": [str(), *_] as tokens}:
-                if not all(type(i) is int and 0 <= i < MAX_IDS for i in ids) or len(ids) != len(tokens):
+            case {"ids": [int(), *_] as given, "tokens": [str(), *_] as tokens}:
+                if not all(type(i) is int and i in ids for i in given) or len(given) != len(tokens):
                     return False
             case _:
                 return False

@@ -33,6 +33,7 @@ TENSOR_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
 
 _MAGIC, _VERSION = b"GGUF", 3
 _I32, _STRING, _ARRAY = 5, 8, 9
+_FLOAT32 = torch.finfo(torch.float32)
 _PIECE_NUMBERS = 1 << 20
 """How many numbers are converted at once."""
 
@@ -70,12 +71,12 @@ def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Mapping[str, 
     Raises
     ------
     InputError
-        When a weight is not finite, or too large for the type it gets; an old file is intact.
+        When a metadatum or a weight is not finite, or too large for the type it gets; an old file is intact.
     OSError
         When the file cannot be written; an old one is intact.
     """
+    header = _header(metadata, tensors)
     with atomic_writer(path) as file:
-        header = _header(metadata, tensors)
         file.write(header + _padding(len(header)))
         for name, source in tensors.items():
             for piece in _pieces(name, source):
@@ -87,7 +88,7 @@ def _header(metadata: Mapping[str, Value], tensors: Mapping[str, TensorSource]) 
     """Return all that stands before the data."""
     parts = [_MAGIC, struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
     for name, value in metadata.items():
-        parts += [_text(name), _typed(value)]
+        parts += [_text(name), _typed(name, value)]
     offset = 0
     for name, source in tensors.items():
         lengths = source.shape[::-1]
@@ -113,6 +114,17 @@ def _pieces(name: str, source: TensorSource) -> Iterator[Tensor]:
         yield piece
 
 
+def _check_fits(name: str, value: Value) -> None:
+    """Refuse a number that its type in the file does not hold."""
+    if isinstance(value, float) and not _FLOAT32.tiny <= abs(value) <= _FLOAT32.max and value != 0:
+        raise InputError(f"{name} must be a number that float32 holds, as in every GGUF file; got {value}")
+    if isinstance(value, int) and not 0 <= value < 1 << 32:
+        raise InputError(f"{name} must be below 2^32, as GGUF has it in 32 bits; got {value}")
+    for item in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
+        if isinstance(item, int) and not -(1 << 31) <= item < 1 << 31:
+            raise InputError(f"{name} must hold numbers below 2^31, as GGUF has them in 32 bits; got {item}")
+
+
 def _padding(n_bytes: int) -> bytes:
     return b"\0" * (-n_bytes % ALIGNMENT)
 
@@ -122,8 +134,9 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _typed(value: Value) -> bytes:
+def _typed(name: str, value: Value) -> bytes:
     """Return a metadatum's type and value; True is an int as well, so that bool comes first."""
+    _check_fits(name, value)
     match value:
         case bool():
             return struct.pack("<I?", 7, value)

@@ -20,7 +20,7 @@ text. Those are for chats (`<tool_call>`); names such as `<|fim_prefix|>` are sp
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from techtree.errors import InputError
@@ -89,7 +89,7 @@ def vocabulary_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Valu
         "merges": [" ".join(pair) for pair in spec["model"]["merges"]],
         "bos_token_id": end_of_text if first is None else first,
         "eos_token_id": end_of_text,
-        "eot_token_id": next((ids[name] for name in _END_OF_TURN if name in ids), end_of_text),
+        "eot_token_id": _end_of_turn(tokenizer, ids),
         "padding_token_id": end_of_text,
         "add_bos_token": first is not None,
         **_fill_in_the_middle_ids(tokenizer),
@@ -173,7 +173,9 @@ def _first_token(spec: dict[str, Any]) -> int | None:
         match step:
             case {"type": "ByteLevel"} | {"type": "TemplateProcessing", "single": [{"Sequence": _}]}:
                 continue
-            case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": name}}, {"Sequence": _}]}:
+            case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": name}}, {"Sequence": _}]} if (
+                len(step["special_tokens"][name]["ids"]) == 1
+            ):
                 (found,) = step["special_tokens"][name]["ids"]
             case _:
                 raise InputError(
@@ -181,6 +183,12 @@ def _first_token(spec: dict[str, Any]) -> int | None:
                     f"got {json.dumps(step)[:200]}: use another tokenizer"
                 )
     return found
+
+
+def _end_of_turn(tokenizer: Tokenizer, ids: Mapping[str, int]) -> int:
+    """Return the id that ends what a model says in a chat: the one that its files name, else a known one."""
+    named = [i for i in tokenizer.end_ids if i != tokenizer.end_of_text_id]
+    return next(iter([*named, *(ids[name] for name in _END_OF_TURN if name in ids)]), tokenizer.end_of_text_id)
 
 
 def _fill_in_the_middle_ids(tokenizer: Tokenizer) -> dict[str, Value]:
