@@ -1,6 +1,7 @@
 """Files that are either the old version or the new one, never half of one."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,8 +20,24 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        When the folder cannot be written or the disk is full; ``path`` is untouched.
+        When ``path``, which it names, is a folder or a device, its folder cannot be written, or the disk is
+        full; ``path`` is untouched.
     """
+    try:
+        with _replacing(path) as file:
+            yield file
+    except OSError as error:
+        if error.filename is not None and os.path.dirname(os.fsdecode(error.filename)) == str(path.parent):
+            error.filename, error.filename2 = str(path), None  # and not the temporary file
+        raise
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a device or a pipe, which a file must not replace
+        raise FileExistsError(errno.EEXIST, "Not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -46,5 +63,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically, as UTF-8 with the line ends that it has."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write ``text`` to ``path`` atomically, as UTF-8 with the line ends that it has.
+
+    Of a file's name that is not UTF-8, the codes are written.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))

@@ -70,6 +70,8 @@ class Clone:
             "src/techtree/__init__.py",
             "src/techtree/atomic.py",
             "src/techtree/errors.py",
+            "src/techtree/file_lock.py",
+            "src/techtree/streams.py",
         ):
             shutil.copy(ROOT / name, self.root / name)
         shutil.copytree(

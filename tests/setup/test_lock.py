@@ -2,7 +2,8 @@
 
 import threading
 
-from techtree.setup.lock import take, wait_for
+from techtree.file_lock import take
+from techtree.setup.lock import wait_for
 
 
 def test_one_holder_at_a_time(tmp_path):

@@ -49,6 +49,26 @@ def test_shows_one_changing_line_on_a_terminal(progress, monkeypatch, capsys):
     assert lines[-1].strip() == "[1/2] packages: done in 0 s"
 
 
+@pytest.mark.parametrize("columns", ["1", "0", "-5", "junk", "9" * 12])
+def test_a_line_has_a_sane_width_whatever_columns_says(progress, monkeypatch, capsys, columns):
+    monkeypatch.setattr(progress, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", columns)
+    progress.step("first", python("pass"))
+    assert len(capsys.readouterr().err) < 10_000
+
+
+@pytest.mark.parametrize("stream", [None, "/dev/full"])
+def test_a_set_up_goes_on_when_nobody_can_read_of_it(progress, monkeypatch, stream):
+    if stream is not None and not os.path.exists(stream):
+        pytest.skip("needs /dev/full")
+    with open(os.devnull if stream is None else stream, "w") as file:
+        monkeypatch.setattr(sys, "stderr", stream and file)
+        progress.step("first", python("pass"))
+        module.say("nobody reads this")
+        monkeypatch.undo()
+        file.close() if stream is None else os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
 def test_tells_now_and_then_elsewhere(progress, monkeypatch, capsys):
     monkeypatch.setattr(module, "PLAIN_INTERVAL_S", 0.0)
     progress.step("packages", python("import time; print('Collecting numpy', flush=True); time.sleep(0.5)"))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from techtree.lm.pipeline.stages import Display
 from techtree.lm.train.trainer import Step
+from techtree.streams import drawing, is_plain
 
 STAGE_WIDTH = 24
 """The column of what the stages gave."""
@@ -22,10 +23,10 @@ LINE_EVERY_S = 15
 @contextlib.contextmanager
 def open_display(stream: TextIO) -> Iterator[Display]:
     """Give the display that fits a stream."""
-    if not stream.isatty():
+    if is_plain(stream):
         yield PlainDisplay(stream)
         return
-    with TerminalDisplay(Console(file=stream, highlight=False)) as display:
+    with TerminalDisplay(Console(file=drawing(stream), highlight=False)) as display:
         yield display
 
 

@@ -12,8 +12,12 @@ from typing import Annotated
 import tyro
 
 from techtree.errors import InputError
+from techtree.streams import escaped
 
 _PLACE = re.compile(r"(?P<file>.+):(?P<line>[0-9]+):(?P<column>[0-9]+)", re.DOTALL)
+
+MAX_DIGITS = 18
+"""Of a line or a column; no file is so long."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,12 @@ def run(config: Config) -> int:
     if not result.text:
         print("techtree: the model has nothing to add here", file=sys.stderr)
         return 0
-    # Source is UTF-8, whatever the terminal's encoding.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(f"{result.text}\n".encode())
-    sys.stdout.buffer.flush()
+    if sys.stdout.isatty():  # what a model writes is no command to a terminal
+        print(escaped(result.text))
+    else:  # source is UTF-8, whatever the system's encoding
+        sys.stdout.flush()
+        sys.stdout.buffer.write(f"{result.text}\n".encode())
+        sys.stdout.buffer.flush()
     return 0
 
 
@@ -88,6 +94,8 @@ def parse_place(place: str) -> tuple[Path, int, int]:
     match = _PLACE.fullmatch(place)
     if match is None:
         raise InputError(f"the place must be FILE:LINE:COL, as in src/app.py:12:5; got {place!r}")
+    if max(len(match["line"]), len(match["column"])) > MAX_DIGITS:
+        raise InputError(f"lines and columns must have {MAX_DIGITS} digits at most; got more")
     line, column = int(match["line"]), int(match["column"])
     if line < 1 or column < 1:
         raise InputError(f"lines and columns count from 1; got line {line}, column {column}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from techtree.errors import InputError
+from techtree.streams import drawing, is_plain
 
 if TYPE_CHECKING:
     from techtree.lm.data.corpus import Document
@@ -95,6 +96,6 @@ def _documents(paths: tuple[Path, ...]) -> "list[Document]":
 
 
 def _show_progress(n_done: int, n_batches: int) -> None:
-    if sys.stderr.isatty():
+    if not is_plain(sys.stderr):
         end = "\r" if n_done < n_batches else "\r\033[K"
-        print(f"{n_done} of {n_batches} batches", end=end, file=sys.stderr, flush=True)
+        print(f"{n_done} of {n_batches} batches", end=end, file=drawing(sys.stderr), flush=True)

@@ -5,15 +5,19 @@ the help) and a function `run(config)` that returns the exit code. The module is
 its command is called, so that `techtree --help` stays fast and free of PyTorch.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import keyword
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from techtree import __version__
 from techtree.errors import InputError, did_you_mean
+from techtree.streams import OutputError, drawing, escaped, open_streams
 
 COMMANDS = {
     "build": "train a code model on this machine and report on it: the main job",
@@ -34,6 +38,12 @@ COMMANDS = {
 
 PRODUCT_PACKAGES = frozenset({"huggingface_hub", "jaxtyping", "starlette", "tokenizers", "torch", "uvicorn"})
 """What `pip install techtree[lm]` adds; the light installation has the tree alone."""
+
+MIN_COLUMNS, MAX_COLUMNS = 40, 200
+"""In which the help is set, whatever the terminal or COLUMNS says: in less, no line of it has room."""
+
+_SIGNS_OF_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "bad_alloc")
+"""What PyTorch's errors say, which have no class of their own."""
 
 
 def help_text() -> str:
@@ -65,25 +75,62 @@ def main(argv: Sequence[str] | None = None) -> int:
         used, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with open_streams(), _sane_size():
+        try:
+            try:
+                return _dispatch(words)
+            finally:
+                sys.stdout.flush()
+        except OutputError as error:
+            # The reader (`| head`) has what it wanted, and went away.
+            return 0 if error.reader_is_gone else _refused(str(error))
+        except InputError as error:
+            return _refused(str(error))
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in PRODUCT_PACKAGES:
+                raise
+            return _refused(f"this command needs {error.name}: pip install 'techtree[lm]'")
+        except KeyboardInterrupt as stop:
+            _tell(f"techtree: {stop}" if str(stop) else "techtree: stopped", "\n")
+            return 130
+        except OSError as error:
+            where = "this" if error.filename is None else os.fsdecode(error.filename)
+            return _refused(
+                f"{where} must be usable ({error.strerror or error}): correct it, or give another"
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not _is_lack_of_memory(error):
+                raise
+            return _refused("this needs more memory than there is: choose smaller numbers, or make room")
+
+
+def _refused(why: str) -> int:
+    """Tell why a command ended, and return the exit code."""
+    _tell(f"techtree: error: {why}")
+    return 2
+
+
+def _tell(text: str, before: str = "") -> None:
+    """Write one line to standard error, if anybody can read it."""
+    with contextlib.suppress(OutputError):
+        print(before + escaped(text, keep_lines=False), file=sys.stderr, flush=True)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY)
+
+
+@contextlib.contextmanager
+def _sane_size() -> Iterator[None]:
+    """Forget COLUMNS and LINES where they are no sizes: libraries take them at their word."""
+    before = {name: os.environ[name] for name in ("COLUMNS", "LINES") if name in os.environ}
+    for name, value in before.items():
+        if not (value.isascii() and value.isdigit() and len(value) <= 4 and int(value) > 0):
+            del os.environ[name]
     try:
-        return _dispatch(words)
-    except InputError as error:
-        print(f"techtree: error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in PRODUCT_PACKAGES:
-            raise
-        print(
-            f"techtree: error: this command needs {error.name}: pip install 'techtree[lm]'", file=sys.stderr
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("\ntechtree: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader (`| head`) went away. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def module_of(name: str) -> str:
@@ -111,9 +158,23 @@ def _dispatch(words: list[str]) -> int:
     passed_on: list[str] = []
     if name == "bench":  # What follows a benchmark's name is its own.
         rest, passed_on = rest[:1], rest[1:]
-    import tyro
-
-    config = tyro.cli(command.Config, prog=f"techtree {name}", args=rest)
+    config = _parsed(command.Config, name, rest)
     if passed_on:
         config = dataclasses.replace(config, words=tuple(passed_on))
     return command.run(config)
+
+
+def _parsed(config: type, name: str, words: list[str]) -> Any:
+    """Return a command's configuration; SystemExit after help or an error."""
+    import tyro
+
+    columns = min(max(shutil.get_terminal_size().columns, MIN_COLUMNS), MAX_COLUMNS)
+    before = os.environ.get("COLUMNS"), sys.stdout, sys.stderr
+    os.environ["COLUMNS"] = str(columns)
+    sys.stdout, sys.stderr = drawing(sys.stdout), drawing(sys.stderr)
+    try:
+        return tyro.cli(config, prog=f"techtree {name}", args=words)
+    finally:
+        _, sys.stdout, sys.stderr = before
+        os.environ.pop("COLUMNS")
+        os.environ.update({} if before[0] is None else {"COLUMNS": before[0]})

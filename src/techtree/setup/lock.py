@@ -1,10 +1,9 @@
-"""The operating system's lock on an open file, which dies with its last holder."""
+"""Waiting for whoever sets up the same `.venv`."""
 
-import errno
-import os
 import time
 from typing import IO
 
+from techtree.file_lock import take
 from techtree.setup.progress import say
 
 
@@ -14,26 +13,3 @@ def wait_for(file: IO[str]) -> None:
         say("techtree: another run is setting up .venv; waiting for it")
         while not take(file):
             time.sleep(0.2)
-
-
-def take(file: IO[str]) -> bool:
-    """Try to lock an open file.
-
-    Returns
-    -------
-    bool
-        Whether this process may go on: it holds the lock, or the file system has no locks.
-    """
-    file.seek(0)  # Windows locks the byte where the file stands.
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True

@@ -14,6 +14,7 @@ from typing import IO
 from techtree.errors import InputError
 from techtree.setup.failure import explain
 from techtree.setup.pip_output import PipOutput
+from techtree.streams import is_plain
 
 TERMINAL_INTERVAL_S = 0.2
 PLAIN_INTERVAL_S = 15.0
@@ -27,7 +28,15 @@ PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"""
 
 def say(text: str) -> None:
     """Print for a person: standard output belongs to the program that is started afterwards."""
-    print(text, file=sys.stderr, flush=True)
+    _write(f"{text}\n")
+
+
+def _write(text: str) -> None:
+    """Write to standard error, if it leads anywhere: a set-up does not end because nobody can read of it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:
@@ -61,7 +70,7 @@ class Progress:
         self.n_steps = n_steps
         self.lock = lock
         self.log = Path(venv, "techtree-setup.log")
-        self.is_terminal = sys.stderr.isatty()
+        self.is_terminal = not is_plain(sys.stderr)
         self.n_begun = 0
         self.title = ""
         self.began = self.shown = 0.0
@@ -132,9 +141,9 @@ class Progress:
         text = f"  [{self.n_begun}/{self.n_steps}] {self.title}: "
         text += f"{ending} {duration(elapsed)}" if ending else self._state(elapsed)
         if self.is_terminal:
-            n_columns = shutil.get_terminal_size().columns - 1
+            n_columns = min(max(shutil.get_terminal_size().columns, 2), 200) - 1
             text = "\r" + text[:n_columns].ljust(n_columns)
-        print(text, end="" if self.is_terminal and not ending else "\n", file=sys.stderr, flush=True)
+        _write(text if self.is_terminal and not ending else f"{text}\n")
 
     def _state(self, elapsed: float) -> str:
         if self.title != "packages":
