@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from techtree import atomic
+from techtree import atomic, streams
 from techtree.tree import drawing
 from techtree.tree.certificate import certificates, read_certificates, state
 from techtree.tree.graph import load_tree
@@ -34,5 +34,6 @@ def run(config: Config) -> int:
     elif config.tech:
         print(drawing.page(tree, tree[config.tech], states))
     else:
-        print(drawing.overview(tree, states, in_colour=sys.stdout.isatty()))
+        in_colour = not streams.is_plain(sys.stdout)
+        print(drawing.overview(tree, states, in_colour=in_colour), file=streams.drawing(sys.stdout))
     return 0
