@@ -16,6 +16,7 @@ from techtree.lm.data.shard import write_shard
 from techtree.lm.data.store import TokenStore
 from techtree.lm.pipeline import data_folder
 from techtree.lm.pipeline.corpus_file import read_documents
+from techtree.lm.pipeline.run_folder import locked
 
 SMALL = ["--vocab-size", "400", "--seq-len", "64"]
 
@@ -225,3 +226,58 @@ def test_a_damaged_finished_folder_is_one_clear_error(whole, corpus, tmp_path, c
     assert f"delete {out / 'tokens'} and make it again" in refused(
         [str(corpus), "--out", str(out), *SMALL], capsys
     )
+
+
+@pytest.mark.parametrize(
+    "mistyped",
+    [
+        ["missing"],
+        ["empty"],
+        ["tiny.py"],  # too little for a row: the last stage says so
+        ["latin.txt"],
+        ["CORPUS", "--tokenizer", "empty"],
+        ["CORPUS", "--vocab-size", "9"],
+    ],
+)
+def test_what_was_mistyped_at_first_does_not_stop_the_corrected_command(
+    mistyped, corpus, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "tiny.py").write_text("x = 1\n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes(b"\xe9")
+    refused([word.replace("CORPUS", str(corpus)) for word in mistyped] + ["--out", "new"], capsys)
+    assert not (tmp_path / "new").exists()
+    assert main(["data", str(corpus), "--out", "new", *SMALL]) == 0
+
+
+def test_what_was_begun_is_not_forgotten(whole, corpus, tmp_path, monkeypatch, capsys):
+    """After a Ctrl-C, other options are refused and nothing is removed."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(data_folder, "build_store", interrupted)
+        assert main(["data", str(corpus), "--out", str(out), *SMALL]) == 130
+    before = contents(out)
+    capsys.readouterr()
+    assert "was begun with" in refused([str(corpus), "--out", str(out), *SMALL[:2]], capsys)
+    assert contents(out) == before
+    assert main(["data", str(corpus), "--out", str(out), *SMALL]) == 0
+    assert contents(out) == contents(whole)
+
+
+def test_a_second_one_in_the_same_folder_is_refused_at_once(corpus, tmp_path, capsys):
+    with locked(tmp_path / "out"):
+        error = refused([str(corpus), "--out", str(tmp_path / "out"), *SMALL], capsys)
+    assert "is being filled by another process" in error
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "/dev/null/x", "loop"])
+def test_a_folder_that_cannot_be_is_one_sentence(out, corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    refused([str(corpus), "--out", out, *SMALL], capsys)

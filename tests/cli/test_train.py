@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 from techtree.lm.data.store import TokenStore
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
+from techtree.lm.pipeline.run_folder import locked
 from techtree.lm.train.checkpoint_folder import checkpoint_path, newest
 from techtree.lm.train.step_log import CsvLog
 
@@ -229,3 +230,51 @@ def test_under_torchrun_an_error_is_told_once(data, tmp_path):
     assert run.returncode != 0
     assert run.stderr.count("techtree: error: ") == 1
     assert "n_ranks must divide batch_size; got batch_size=1, n_ranks=2" in run.stderr
+
+
+def test_a_second_training_in_the_same_folder_is_refused_at_once(data, tmp_path, capsys):
+    with locked(tmp_path):
+        assert train(data, tmp_path, *SMALL) == 2
+    assert "is being filled by another process" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--branch-from", "--init"])
+def test_a_mistyped_option_is_not_recorded(data, whole, tmp_path, option, capsys):
+    right = {"--branch-from": str(checkpoint_path(whole, 12)), "--init": str(whole / "model")}[option]
+    shape = ["--depth", "1"] if option == "--branch-from" else []
+    words = [*shape, "--steps", "13", "--batch-tokens", "256", option]
+    assert train(data, tmp_path, *words, right + "x") == 2
+    assert train(data, tmp_path, *words, right) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cuda"], "--device cuda needs a GPU that PyTorch can use"),
+        (["--seed", str(2**65)], "--seed must be"),
+        (["--seed", str(2**63)], "--seed must be"),
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--steps", str(10**30)], "--steps must be 1000000000 at most"),
+        (["--batch-tokens", str(64 * 10**40)], ""),
+        (["--micro-batches", str(10**40)], "n_micro_batches must be at most"),
+        (["--out", "x" * 300], "File name too long"),
+        (["--out", "/dev/null/x"], "/dev/null/x must be a folder"),
+        (["--out", "loop"], "loop"),
+    ],
+)
+def test_extreme_options_are_one_sentence(data, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Path("loop").symlink_to("loop")
+    assert main(["train", str(data), *words]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("techtree: error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_data_that_is_a_loop_of_links_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert main(["train", str(tmp_path / "loop"), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from techtree.errors import InputError
+from techtree.cli.filling import filling
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,15 @@ def run(config: Config) -> int:
         depth=config.depth,
         seed=config.seed,
     )
-    if (folder / REPORT).exists():
-        print(f"{folder} holds a finished run: read {folder / 'report.md'}, or choose another --out")
-        return 0
-    from techtree.cli.build_display import open_display
-    from techtree.lm.pipeline.pipeline import build
+    with filling(folder):
+        if (folder / REPORT).exists():
+            print(f"{folder} holds a finished run: read {folder / 'report.md'}, or choose another --out")
+            return 0
+        from techtree.cli.build_display import open_display
+        from techtree.lm.pipeline.pipeline import build
 
-    try:
         with open_display(sys.stdout) as display:
             report = build(build_config, display)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except OSError as error:
-        raise InputError(
-            f"{folder} must be writable ({error.strerror or error}): make room or choose another --out; "
-            "what was done so far is kept"
-        ) from error
     best = min(report["ngram_bits_per_byte"].values())
     print(
         f"\n{report['bits_per_byte']:.3f} bits per byte on held-out files; the best n-gram needs {best:.3f}"

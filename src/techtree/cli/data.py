@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from techtree.cli.filling import filling
 from techtree.errors import InputError
 
 
@@ -56,7 +57,7 @@ def run(config: Config) -> int:
         rows=RowsConfig(seq_len=config.seq_len, fim_rate=config.fim_rate),
         held_out_percent=config.held_out_percent,
     )
-    try:
+    with filling(config.out):
         if is_finished(data_config):
             print(f"{config.out} is finished")
         else:
@@ -64,13 +65,5 @@ def run(config: Config) -> int:
 
             with open_display(sys.stdout) as display:
                 prepare(data_config, display)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except OSError as error:
-        raise InputError(
-            f"{config.out} must be a folder that can be written ({error.strerror or error}): make room or "
-            "choose another --out; what was done so far is kept"
-        ) from error
     print(f"next      techtree train {config.out}")
     return 0

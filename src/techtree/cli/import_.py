@@ -1,5 +1,6 @@
 """`techtree import`: a model's folder from elsewhere."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def name_of(path: Path) -> str:
     >>> name_of(Path("/hub/models--gpt2/snapshots/607a30d783dfa663caf39e06633721c8d4cfcd7e"))
     'gpt2'
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     if _COMMIT.fullmatch(path.name) and path.parent.name == "snapshots":
         return path.parents[1].name.rpartition("--")[2]
     return path.parent.name if path.name == "model" else path.name

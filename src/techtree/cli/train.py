@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from techtree.cli.filling import filling
 from techtree.errors import InputError
 from techtree.lm.train.config import Recipe
 
@@ -76,7 +77,7 @@ def run(config: Config) -> int:
 
     run_config = FolderRun(
         data=config.data,
-        folder=config.out or Path("runs") / config.data.resolve().name,
+        folder=config.out or Path("runs") / os.path.basename(os.path.realpath(config.data)),
         depth=config.depth,
         shape=config.shape,
         init=config.init,
@@ -90,28 +91,20 @@ def run(config: Config) -> int:
         has_plot=config.plot,
     )
     is_first = os.environ.get("RANK", "0") == "0"  # torchrun's
-    if (run_config.folder / REPORT).exists():
-        if is_first:
-            print(
-                f"{run_config.folder} holds a finished run: choose another --out; to go on with its model, "
-                f"--init {run_config.folder / 'model'}"
-            )
-        return 0
     try:
-        return _train(run_config, config.device)
+        with filling(run_config.folder, speaks=is_first):
+            if (run_config.folder / REPORT).exists():
+                if is_first:
+                    print(
+                        f"{run_config.folder} holds a finished run: choose another --out; to go on with its "
+                        f"model, --init {run_config.folder / 'model'}"
+                    )
+                return 0
+            return _train(run_config, config.device)
     except SharedInputError:
         if is_first:
             raise
         return 2
-    except KeyboardInterrupt:
-        if is_first:
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except OSError as error:
-        raise InputError(
-            f"{run_config.folder} must be writable ({error.strerror or error}): make room or choose another "
-            "--out; what was done so far is kept"
-        ) from error
 
 
 def _train(run_config: "FolderRun", device: str) -> int:
@@ -124,6 +117,8 @@ def _train(run_config: "FolderRun", device: str) -> int:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda needs a GPU that PyTorch can use; it finds none: leave --device out")
     with join_ranks(device) as ranks:
         with ranks.together():
             prepared = prepare(run_config)

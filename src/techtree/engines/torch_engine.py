@@ -1,5 +1,6 @@
 """The engine of the product: a trained model in PyTorch."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,7 @@ def model_name(folder: Path) -> str:
     >>> model_name(Path("models/small"))
     'small'
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     return folder.parent.name if folder.name == "model" else folder.name
 
 

@@ -25,7 +25,13 @@ from techtree.lm.data.store import TokenStore
 from techtree.lm.data.store_builder import build_store, grouped
 from techtree.lm.pipeline.corpus_file import read_documents, write_documents
 from techtree.lm.pipeline.gathering import described, full_paths, gather
-from techtree.lm.pipeline.stages import Display, Stages, kept, read_json
+from techtree.lm.pipeline.run_folder import (
+    check_settings,
+    forgotten_if_refused,
+    locked,
+    record_settings,
+)
+from techtree.lm.pipeline.stages import STAGES, Display, Stages, read_json
 from techtree.lm.tokenizer import Tokenizer
 
 HELD_OUT, TOKENS = "held_out.jsonl.gz", "tokens"
@@ -90,8 +96,12 @@ def prepare(config: DataConfig, display: Display) -> TokenStore:
         When the corpus or the tokenizer cannot be used, or the folder holds something else.
     """
     _check_same(config)
-    kept(config.folder / _SETTINGS, lambda: config.settings)
-    stages = Stages(config.folder, display)
+    made = (_SETTINGS, STAGES, _CORPUS, _ABOUT, HELD_OUT, TOKENS)
+    with locked(config.folder), forgotten_if_refused(config.folder, made, lambda: _has_shards(config)):
+        return _prepare(config, Stages(config.folder, display), display)
+
+
+def _prepare(config: DataConfig, stages: Stages, display: Display) -> TokenStore:
     train, _ = stages.run(
         "collect source files", lambda: _documents(config), lambda result: described(result[1])
     )
@@ -120,21 +130,12 @@ def _check_same(config: DataConfig) -> None:
         if strange:
             raise InputError(f"--out must be a new folder; {folder} holds {min(strange)}: choose another one")
         return
-    before = read_json(folder / _SETTINGS)
-    for name, now in config.settings.items():
-        old = before.get(name)
-        if now != old:
-            option = "corpus" if name == "corpus" else f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"{folder} was begun with {option} {_shown(old)}, now it is {_shown(now)}: give the same, or "
-                "another --out"
-            )
+    check_settings(folder / _SETTINGS, config.settings, positional=("corpus",))
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "left out"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+def _has_shards(config: DataConfig) -> bool:
+    manifest = read_manifest(config.folder / TOKENS)
+    return manifest is not None and len(manifest.shards) > 0
 
 
 def _documents(config: DataConfig) -> tuple[list[Document], dict[str, Any]]:
@@ -147,6 +148,7 @@ def _documents(config: DataConfig) -> tuple[list[Document], dict[str, Any]]:
     is_one_text = len(config.corpus) == 1 and config.corpus[0].is_file()
     split = split_at_end if is_one_text else split_by_file
     train, held_out = split(documents, config.held_out_percent / 100)
+    record_settings(config.folder / _SETTINGS, config.settings)
     write_documents(config.folder / HELD_OUT, held_out)
     write_documents(path, train)
     atomic.write_text(about_path, json.dumps(about, indent=1) + "\n")

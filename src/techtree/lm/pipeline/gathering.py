@@ -1,5 +1,6 @@
 """The documents of a corpus without near-duplicates, and what there is to say about them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def gather(paths: Sequence[Path]) -> tuple[list[Document], dict[str, Any]]:
 
 def full_paths(paths: Sequence[Path]) -> list[str]:
     """Return paths as they mean the same wherever a command is started."""
-    return [str(path.resolve()) for path in paths]
+    return [os.path.realpath(path) for path in paths]
 
 
 def described(about: dict[str, Any]) -> str:

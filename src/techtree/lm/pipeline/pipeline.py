@@ -18,7 +18,6 @@ import torch
 
 import techtree
 from techtree import atomic
-from techtree.errors import InputError
 from techtree.lm.data.batches import RandomBatches
 from techtree.lm.data.corpus import Document
 from techtree.lm.data.rows import RowsConfig
@@ -33,12 +32,18 @@ from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.pipeline.config import BuildConfig
 from techtree.lm.pipeline.corpus_file import read_documents, write_documents
-from techtree.lm.pipeline.gathering import described, full_paths, gather
+from techtree.lm.pipeline.gathering import described, gather
 from techtree.lm.pipeline.machine import training_rate
 from techtree.lm.pipeline.plan import Plan, make_plan
 from techtree.lm.pipeline.report import write_report
+from techtree.lm.pipeline.run_folder import (
+    check_settings,
+    forgotten_if_refused,
+    locked,
+    record_settings,
+)
 from techtree.lm.pipeline.samples import make_samples
-from techtree.lm.pipeline.stages import Display, Stages, kept, read_json
+from techtree.lm.pipeline.stages import STAGES, Display, Stages, kept, read_json
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.precision import compute_dtype
@@ -58,6 +63,12 @@ BYTES_PER_TOKEN = 3
 
 MODEL, TOKENS, GGUF = "model", "tokens", "model.gguf"
 """The names of the model's folder, of the store of tokens and of the model for llama.cpp within the run's."""
+
+SETTINGS = "build.json"
+"""What the run was begun with; nothing else goes on in its folder."""
+
+_ABOUT, _CORPUS, _TOKENIZER = "corpus.json", "corpus.jsonl.gz", "tokenizer"
+_NGRAM, _PLAN = "ngram.json", "plan.json"
 
 OTHER_STAGES_S = 12
 """What export, samples and report take after the training, at most, on the reference machine."""
@@ -84,20 +95,29 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When the corpus cannot be used, the folder holds another run, or it cannot be written.
+        When the corpus cannot be used, or the folder holds another run, is being filled or cannot be written.
     """
-    stages = Stages(config.folder, display)
+    check_settings(config.folder / SETTINGS, config.settings)
+    made = (SETTINGS, STAGES, _ABOUT, _CORPUS, _TOKENIZER, _NGRAM, _PLAN, TOKENS)
+    with (
+        locked(config.folder),
+        forgotten_if_refused(
+            config.folder, made, lambda: checkpoint_folder.newest(config.folder) is not None
+        ),
+    ):
+        return _build(config, Stages(config.folder, display), display)
+
+
+def _build(config: BuildConfig, stages: Stages, display: Display) -> dict[str, Any]:
     data = _prepare(config, stages)
     ngram = stages.run(
         "count n-grams",
-        lambda: kept(config.folder / "ngram.json", lambda: _ngram(data)),
+        lambda: kept(config.folder / _NGRAM, lambda: _ngram(data)),
         lambda scores: f"{min(scores.values()):.3f} bits per byte, the best of orders {', '.join(scores)}",
     )
     plan = stages.run(
         "measure this machine",
-        lambda: Plan.from_dict(
-            kept(config.folder / "plan.json", lambda: _plan(config, data, stages).to_dict())
-        ),
+        lambda: Plan.from_dict(kept(config.folder / _PLAN, lambda: _plan(config, data, stages).to_dict())),
         _described_plan,
     )
     model, losses = _train(config, plan, data, stages)
@@ -128,21 +148,17 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
 
 def _prepare(config: BuildConfig, stages: Stages) -> Data:
     """Collect, split, tokenize."""
-    path, about_path = config.folder / "corpus.jsonl.gz", config.folder / "corpus.json"
+    path, about_path = config.folder / _CORPUS, config.folder / _ABOUT
 
     def read_corpus() -> tuple[list[Document], list[Document], dict[str, Any]]:
         if not about_path.exists():
             documents, about = gather(config.corpus)
             train_documents, held_out = split_by_file(documents)
+            record_settings(config.folder / SETTINGS, config.settings)
             write_documents(path, documents)
             atomic.write_text(about_path, json.dumps(about, indent=1) + "\n")
             return train_documents, held_out, about
         about = read_json(about_path)
-        if about["paths"] != full_paths(config.corpus):
-            raise InputError(
-                f"{config.folder} holds a run on {', '.join(about['paths'])}: "
-                "give the same --corpus, or another --out"
-            )
         return *split_by_file(read_documents(path)), about
 
     train_documents, held_out, about = stages.run(
@@ -150,7 +166,7 @@ def _prepare(config: BuildConfig, stages: Stages) -> Data:
     )
     tokenizer = stages.run(
         "train the tokenizer",
-        lambda: _tokenizer(config.folder / "tokenizer", train_documents),
+        lambda: _tokenizer(config.folder / _TOKENIZER, train_documents),
         lambda tokenizer: f"{tokenizer.vocab_size:,} tokens",
     )
     return Data(train_documents, evaluated(held_out, _max_bytes(config.minutes)), tokenizer, about)

@@ -10,6 +10,9 @@ from techtree import atomic
 from techtree.errors import InputError
 from techtree.lm.train.trainer import Step
 
+STAGES = "stages.json"
+"""The file of a run's folder that keeps how long each stage took."""
+
 
 class Display(Protocol):
     """Whoever shows a person how far a build is."""
@@ -44,7 +47,7 @@ class Stages:
 
     def __init__(self, folder: Path, display: Display):
         self.display = display
-        self._path = folder / "stages.json"
+        self._path = folder / STAGES
         self.seconds: dict[str, float] = read_json(self._path) if self._path.exists() else {}
 
     def run(
@@ -94,7 +97,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be as an earlier run wrote it ({error}): use another --out") from None
 
 

@@ -10,6 +10,7 @@ report.json          written last: where it lies, the run is finished
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,11 @@ from techtree.lm.data.store import TokenStore
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.formats.huggingface.families import family_of
 from techtree.lm.model.language_model import LanguageModel
-from techtree.lm.pipeline.config import REPORT
+from techtree.lm.pipeline.config import MAX_SEED, MAX_STEPS, REPORT, check_range
 from techtree.lm.pipeline.data_folder import TOKENS
 from techtree.lm.pipeline.plan import DEFAULT_DEPTH, TOKENS_PER_STEP
+from techtree.lm.pipeline.run_folder import check_settings, locked, record_settings
 from techtree.lm.pipeline.shapes import SHAPES
-from techtree.lm.pipeline.stages import read_json
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.config import Recipe, TrainConfig
 from techtree.lm.train.loss_plot import loss_plot
@@ -40,6 +41,9 @@ from techtree.lm.train.trainer import train
 
 MODEL = "model"
 """The name of the model's folder within the run's."""
+
+MAX_BATCH_TOKENS = 2**31
+"""More than the largest clusters take in a step."""
 
 _SETTINGS, _PLOT = "train.json", "loss.svg"
 
@@ -76,8 +80,10 @@ class FolderRun:
             raise InputError("--shape is for a new model: leave it out, or --init")
         if self.depth is not None and not 1 <= self.depth <= 48:
             raise InputError(f"--depth must be from 1 to 48; got {self.depth}")
-        if self.n_steps is not None and self.n_steps < 1:
-            raise InputError(f"--steps must be at least 1; got {self.n_steps}")
+        if self.n_steps is not None:
+            check_range("--steps", self.n_steps, 1, MAX_STEPS)
+        check_range("--seed", self.recipe.seed, 0, MAX_SEED)
+        check_range("--batch-tokens", self.batch_tokens, 1, MAX_BATCH_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,9 @@ class Prepared:
         """What the run's folder keeps of all this."""
         run = self.run
         return {
-            "data": str(run.data.resolve()),
-            "init": None if run.init is None else str(run.init.resolve()),
-            "branch_from": None if run.branch_from is None else str(run.branch_from.resolve()),
+            "data": os.path.realpath(run.data),
+            "init": None if run.init is None else os.path.realpath(run.init),
+            "branch_from": None if run.branch_from is None else os.path.realpath(run.branch_from),
             "batch_tokens": self.batch_size * self.store.seq_len,
             "model": dataclasses.asdict(self.model),
             "train": dataclasses.asdict(self.train),
@@ -187,9 +193,17 @@ def train_folder(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], Non
         When the folder holds another run or cannot be written, or the training fails.
     """
     run = prepared.run
-    with ranks.together():
-        if ranks.is_first:
-            _keep_settings(run.folder / _SETTINGS, prepared.settings)
+    with contextlib.ExitStack() as stack:
+        with ranks.together():
+            if ranks.is_first:
+                stack.enter_context(locked(run.folder))
+                fixed = {name: prepared.settings[name] for name in ("init", "branch_from")}
+                check_settings(run.folder / _SETTINGS, fixed)
+        return _train_locked(prepared, ranks, on_step)
+
+
+def _train_locked(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], None]) -> dict[str, Any]:
+    run = prepared.run
     with _logged(run, ranks) as log:
 
         def note(step: Step) -> None:
@@ -197,6 +211,8 @@ def train_folder(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], Non
             on_step(step)
 
         def before_save(losses: list[float]) -> None:
+            # By now the checkpoint to branch from was read.
+            record_settings(run.folder / _SETTINGS, prepared.settings)
             log.flush()
             _plot(run, losses)
 
@@ -217,20 +233,6 @@ def train_folder(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], Non
             save_pretrained(run.folder / MODEL, model, prepared.store.tokenizer, for_others=False)
             report = _write_report(prepared)
     return report
-
-
-def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write a run's settings, or see that a resumed run began with the same model."""
-    if path.exists():
-        before = read_json(path)
-        for name in ("init", "branch_from"):
-            if before.get(name) != settings[name]:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(
-                    f"{path.parent} was begun with {option} {before.get(name) or 'left out'}, now it is "
-                    f"{settings[name] or 'left out'}: give the same, or another --out"
-                )
-    atomic.write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
 @contextlib.contextmanager
