@@ -141,3 +141,17 @@ def test_without_a_seed_draws_differ():
 def test_what_is_no_distribution_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         SamplingParams(**wrong)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1.0, seed=0)])
+@pytest.mark.parametrize(
+    "logits", [[0.0, float("nan"), 1.0], [float("nan")] * 3, [float("inf"), 0.0], [float("-inf")] * 2]
+)
+def test_scores_that_are_no_numbers_are_refused(params, logits):
+    with pytest.raises(InputError, match="scores must be numbers"):
+        sample(torch.tensor(logits), params, seeded_generator(params))
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1.0, seed=0)])
+def test_a_token_may_be_impossible(params):
+    assert sample(torch.tensor([float("-inf"), 2.0]), params, seeded_generator(params)) == 1

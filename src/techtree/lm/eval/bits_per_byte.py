@@ -75,6 +75,11 @@ def bits_per_byte(
             )
             nats += losses.double().sum().item()
             on_batch(n_done, len(batches))
+    if not math.isfinite(nats):
+        raise InputError(
+            f"a model's losses must be numbers; their sum is {nats}: its files are damaged, or its numbers grow "
+            "too large for the precision in which it computes"
+        )
     n_bytes = sum(document.n_bytes for document in documents)
     return Score(nats / math.log(2), sum(len(sequence) - 1 for sequence in sequences), n_bytes)
 

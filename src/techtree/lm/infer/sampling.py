@@ -83,9 +83,20 @@ def sample(logits: Float[Tensor, " V"], params: SamplingParams, generator: torch
         How to choose.
     generator
         Where the randomness comes from; untouched at temperature 0.
+
+    Raises
+    ------
+    InputError
+        When the scores are no numbers.
     """
+    best, token = logits.max(dim=0)
+    if not best.isfinite():
+        raise InputError(
+            f"a model's scores must be numbers; the best one is {best.item():g}: its files are damaged, or its "
+            "numbers grow too large for the precision in which it computes"
+        )
     if params.temperature == 0:
-        return int(logits.argmax())
+        return int(token)
     return int(torch.multinomial(distribution(logits, params), 1, generator=generator))
 
 

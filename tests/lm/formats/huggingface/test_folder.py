@@ -277,6 +277,50 @@ def test_other_tensors_are_refused(folder, change, message):
         load_pretrained(folder)
 
 
+WEIGHTS_OF = {
+    "qwen3": "model.layers.1.mlp.down_proj.weight",
+    "gpt2": "transformer.h.1.attn.c_attn.weight",
+    "qwen3_moe": "model.layers.2.mlp.experts.3.up_proj.weight",
+    "mistral": "lm_head.weight",
+}
+
+
+@pytest.mark.parametrize("family", WEIGHTS_OF)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_a_weight_that_is_no_number_is_refused_by_its_name_in_the_file(family, value, dtype, saved, tmp_path):
+    name = WEIGHTS_OF[family]
+    folder = shutil.copytree(saved[family], tmp_path / "model")
+
+    def damaged(tensors):
+        tensors[name][-1, 3] = value
+        return tensors
+
+    change_tensors(folder, damaged)
+    with pytest.raises(
+        InputError, match=rf"^{name} in .* must hold numbers .*; it holds {value}: copy"
+    ) as error:
+        load_pretrained(folder, dtype)
+    assert "\n" not in str(error.value)
+
+
+def test_a_weight_too_large_for_the_wanted_type_is_refused(folder):
+    change_tensors(folder, lambda t: t | {NORM: torch.full((48,), 1e6)})
+    assert load_model(folder).model.norm.weight[0] == 1e6
+    with pytest.raises(InputError, match="model.norm.weight in .* must hold numbers that float16 holds"):
+        load_model(folder, torch.float16)
+
+
+def test_a_model_with_a_weight_that_is_no_number_is_not_written(tiny_tokenizer, tmp_path):
+    model = random_model(FAMILIES["qwen3"])
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[3, 4] = 7e4
+    save_pretrained(tmp_path / "wide", model, tiny_tokenizer)
+    with pytest.raises(InputError, match="model.layers.0.mlp.up_proj.weight must hold numbers that float16"):
+        save_pretrained(tmp_path / "narrow", model, tiny_tokenizer, torch.float16)
+    assert not (tmp_path / "narrow").exists()
+
+
 def test_an_expert_too_few_is_refused(saved, tmp_path):
     folder = shutil.copytree(saved["olmoe"], tmp_path / "model")
     change_config(folder, {"num_experts": 6})

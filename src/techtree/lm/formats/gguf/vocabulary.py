@@ -173,9 +173,10 @@ def _first_token(spec: dict[str, Any]) -> int | None:
         match step:
             case {"type": "ByteLevel"} | {"type": "TemplateProcessing", "single": [{"Sequence": _}]}:
                 continue
-            case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": name}}, {"Sequence": _}]} if (
-                len(step["special_tokens"][name]["ids"]) == 1
-            ):
+            case {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": name}}, {"Sequence": _}],
+            } if len(step["special_tokens"][name]["ids"]) == 1:
                 (found,) = step["special_tokens"][name]["ids"]
             case _:
                 raise InputError(
@@ -188,7 +189,9 @@ def _first_token(spec: dict[str, Any]) -> int | None:
 def _end_of_turn(tokenizer: Tokenizer, ids: Mapping[str, int]) -> int:
     """Return the id that ends what a model says in a chat: the one that its files name, else a known one."""
     named = [i for i in tokenizer.end_ids if i != tokenizer.end_of_text_id]
-    return next(iter([*named, *(ids[name] for name in _END_OF_TURN if name in ids)]), tokenizer.end_of_text_id)
+    return next(
+        iter([*named, *(ids[name] for name in _END_OF_TURN if name in ids)]), tokenizer.end_of_text_id
+    )
 
 
 def _fill_in_the_middle_ids(tokenizer: Tokenizer) -> dict[str, Value]:

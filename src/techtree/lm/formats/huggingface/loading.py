@@ -18,6 +18,7 @@ from torch import Tensor
 
 from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
+from techtree.lm.formats.finite import are_finite, not_finite
 from techtree.lm.formats.huggingface.family import Family
 from techtree.lm.formats.huggingface.folder import read_folder_config, weight_paths
 from techtree.lm.formats.huggingface.layouts import EMBEDDING, HEAD, is_weight, meta_model
@@ -103,7 +104,9 @@ def _load(folder: Path, family: Family, config: ModelConfig, dtype: torch.dtype 
     layout = family.layout(config, meta.keys(), files.keys())
     _check_names(folder, layout, files, config.tie_embeddings)
     _check_tensors(folder, {name: stored.shape(meta) for name, stored in layout.items()}, files)
-    model.load_state_dict(_read(files, layout, meta, dtype), assign=True)
+    parameters = _read(files, layout, meta, dtype)
+    _check_finite(folder, layout, parameters)
+    model.load_state_dict(parameters, assign=True)
     return model.eval()
 
 
@@ -145,6 +148,15 @@ def _check_tensors(
             )
         if dtype not in _DTYPES:
             raise InputError(f"{name} in {folder} must be {', '.join(map(str, _DTYPES))}; got {dtype}")
+
+
+def _check_finite(folder: Path, layout: Mapping[str, Stored], parameters: Mapping[str, Tensor]) -> None:
+    """Refuse a NaN, an infinity, or a number that the wanted type does not hold, by the name in the file."""
+    damaged = {name for name, parameter in parameters.items() if not are_finite(parameter)}
+    for name, stored in layout.items() if damaged else ():
+        for part in stored.parts(parameters) if damaged.intersection(stored.ours) else ():
+            if not are_finite(part):
+                raise not_finite(f"{name} in {folder}", part, part.dtype, "copy or download it again")
 
 
 def _are_equal(files: Mapping[str, SafetensorsFile], a: str, b: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from techtree.atomic import write_text
 from techtree.errors import InputError
+from techtree.lm.formats.finite import check_finite
 from techtree.lm.formats.huggingface.families import write_config
 from techtree.lm.formats.huggingface.family import Family
 from techtree.lm.formats.huggingface.folder import CONFIG, GENERATION, INDEX, WEIGHTS, stale_weights
@@ -20,6 +21,9 @@ from techtree.lm.tokenizer import Tokenizer
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Of one weight file: what fails to copy is copied again, and some disks take no larger ones."""
+
+
+_WIDER = "choose a wider dtype, or check the training"
 
 
 def save_pretrained(
@@ -52,13 +56,15 @@ def save_pretrained(
     Raises
     ------
     InputError
-        When no family of transformers can carry the model, or the folder cannot be written.
+        When no family of transformers can carry the model, a weight does not fit the precision, or the folder
+        cannot be written.
     """
     folder = Path(folder)
     end_of_text = tokenizer.end_of_text_id
     family, config = write_config(
         model.config, end_of_text, str(dtype).removeprefix("torch."), for_others=for_others
     )
+    check_finite(model.state_dict(), dtype, _WIDER)
     generation = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
     try:
         tokenizer.save(folder)
@@ -79,10 +85,13 @@ def write_weights(
 
     Raises
     ------
+    InputError
+        When a weight does not fit the precision.
     OSError
         When the folder cannot be written.
     """
     parameters = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    check_finite(parameters, dtype, _WIDER)
     layout = family.layout(model.config, parameters.keys(), ())
     sizes = {name: math.prod(tensor.shape(parameters)) * dtype.itemsize for name, tensor in layout.items()}
     shards = split(sizes, max_shard_bytes)
