@@ -175,3 +175,22 @@ def test_a_truncated_checkpoint_is_one_clear_error_and_is_kept(finished, corpus,
     assert run.returncode == 2
     assert "step-00000010 cannot be resumed: it is damaged" in run.stderr
     assert (checkpoint / "checkpoint.json").exists()
+
+
+def test_two_at_once_in_one_folder_and_other_options_after_a_kill(corpus, tmp_path):
+    out = tmp_path / "run"
+    words = ["--corpus", corpus, "--out", out, "--depth", 1, "--steps"]
+    first = subprocess.Popen(command(*words, 100_000), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/*")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = build(*words, 100_000)
+    assert second.returncode == 2
+    assert f"is being filled by another process (number {first.pid})" in second.stderr
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    # What the killed one has left locks nobody out, and other options are still refused.
+    other = build(*words, 30)
+    assert other.returncode == 2
+    assert "was begun with --steps 100000, now it is 30: give the same --steps" in other.stderr

@@ -37,6 +37,7 @@ from techtree.lm.pipeline.machine import training_rate
 from techtree.lm.pipeline.plan import Plan, make_plan
 from techtree.lm.pipeline.report import write_report
 from techtree.lm.pipeline.run_folder import (
+    check_same,
     check_settings,
     forgotten_if_refused,
     locked,
@@ -97,7 +98,7 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
     InputError
         When the corpus cannot be used, or the folder holds another run, is being filled or cannot be written.
     """
-    check_settings(config.folder / SETTINGS, config.settings)
+    _check_same(config)
     made = (SETTINGS, STAGES, _ABOUT, _CORPUS, _TOKENIZER, _NGRAM, _PLAN, TOKENS)
     with (
         locked(config.folder),
@@ -106,6 +107,14 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
         ),
     ):
         return _build(config, Stages(config.folder, display), display)
+
+
+def _check_same(config: BuildConfig) -> None:
+    """Refuse a folder that was begun with other settings."""
+    settings, about = config.folder / SETTINGS, config.folder / _ABOUT
+    check_settings(settings, config.settings)
+    if about.exists() and not settings.exists():  # Somebody has brought a corpus along.
+        check_same(config.folder, {"corpus": read_json(about).get("paths")}, config.settings)
 
 
 def _build(config: BuildConfig, stages: Stages, display: Display) -> dict[str, Any]:

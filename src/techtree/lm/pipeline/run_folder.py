@@ -104,12 +104,19 @@ def check_settings(path: Path, settings: Mapping[str, Any], positional: Collecti
     before = read_json(path) if path.exists() else {}
     if not isinstance(before, dict):
         raise InputError(f"{path} must be as an earlier run wrote it: use another --out")
+    check_same(path.parent, before, settings, positional)
+
+
+def check_same(
+    folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any], positional: Collection[str] = ()
+) -> None:
+    """Refuse settings that differ from those before, as far as there are any; see `check_settings`."""
     for name, now in settings.items():
         old = before.get(name, now)
         if now != old:
             option = name if name in positional else f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{path.parent} was begun with {option} {_shown(old)}, now it is {_shown(now)}: give the "
+                f"{folder} was begun with {option} {_shown(old)}, now it is {_shown(now)}: give the "
                 f"same {option}, or another --out"
             )
 
