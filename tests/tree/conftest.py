@@ -49,12 +49,18 @@ def test_double(impl):
 VARIANTS = '''"""Wrong and right versions."""
 
 MISTAKES = {"adds one": {"double": lambda x: x + 1}, "triples": [("return x + x", "return x + x + x")]}
+MISTAKES |= {f"multiplies by {n}": {"double": lambda x, n=n: n * x} for n in range(4, 22)}
 EQUIVALENTS = {"multiplies": {"double": lambda x: 2 * x}}
+EQUIVALENTS |= {f"adds {n} zeros": {"double": lambda x, n=n: 2 * x + n * 0} for n in range(3)}
 
 
 def probes(rng):
     return {"three": lambda impl: impl.double(3)}
 '''
+
+
+KEPT = ("__init__.py", "conftest.py", "battery.py", "spoils.py")
+"""What stays of the folder of technologies."""
 
 
 def write_technology(root: Path, name: str, requires: list[str], imports: str = "") -> Path:
@@ -106,4 +112,4 @@ def _everything_but_the_engine(folder: str, names: list[str]) -> list[str]:
     inside = Path(folder).name
     if inside == "techtree":
         return [name for name in names if name in ("lm", "engines", "serve", "__pycache__")]
-    return [name for name in names if inside == "techs" and name not in ("__init__.py", "conftest.py")]
+    return [name for name in names if inside == "techs" and name not in KEPT]

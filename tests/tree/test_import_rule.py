@@ -63,7 +63,7 @@ def run_watched(body: str) -> subprocess.CompletedProcess:
         import sys
         from techtree.tree.import_rule import ImportRule, watch_calls, watch_imports
         rule = ImportRule(frozenset(), frozenset({{"numpy.einsum"}}))
-        watch_imports({{"lesson.py": rule}}.get)
+        watch_imports({{"lesson.py": rule}}.get, lambda problem: None)
         watch_calls(rule.replaces, lambda file: file == "lesson.py")
         import numpy as np
         assert np.einsum("i,i->", [1, 2], [3, 4]) == 11  # other files may
@@ -80,6 +80,7 @@ def run_watched(body: str) -> subprocess.CompletedProcess:
         "import sys\ngetattr(sys.modules['builtins'], '__imp' + 'ort__')('rich', {'__file__': 'lesson.py'})",
         "import sys\nsys.modules['importlib'].import_module('rich')",
         "import numpy as np\ngetattr(np, 'ein' + 'sum')('i->', [1, 2])",
+        "import numpy as np\ngetattr(np, '_co' + 're').einsumfunc.einsum('i->', [1, 2])",
     ],
 )
 def test_imports_and_calls_are_refused_while_the_code_runs(body):

@@ -77,7 +77,10 @@ def test_all_hold_and_certificates_are_issued(small_package):
             "    impl.double",
             "the tests accept the mistake: adds one",
         ),
-        ("test_second.py", "def test_double", "def check_double", "unit tests: no test was found"),
+        ("test_second.py", "def test_double", "def check_double", "unit tests: no test takes impl"),
+        ("test_second.py", "def test_double(impl):", "def test_double():", "unit tests: no test takes impl"),
+        ("variants.py", "range(4, 22)", "range(4, 21)", "20 of the kind 'mistake'; got 19"),
+        ("variants.py", "range(3)", "range(2)", "4 of the kind 'equivalent'; got 3"),
         ("test_second.py", "impl.double(3) == 6", "nothing", "unit tests: own fails test_double: NameError"),
         ("test_second.py", "def", "def def", "the tests could not run"),
         ("variants.py", "x + 1}", "x + x}", "the tests accept the mistake: adds one"),
@@ -128,13 +131,42 @@ def test_a_wrong_version_that_never_returns_is_stopped(small_package):
     # The limit is shortened in the copy, so that this test does not wait for it.
     conftest = small_package / "techtree" / "techs" / "conftest.py"
     text = conftest.read_text(encoding="utf-8")
-    assert "TEST_TIMEOUT_S = 20" in text
-    conftest.write_text(text.replace("TEST_TIMEOUT_S = 20", "TEST_TIMEOUT_S = 0.3"), encoding="utf-8")
+    assert "TEST_TIMEOUT_S = 6" in text
+    conftest.write_text(text.replace("TEST_TIMEOUT_S = 6", "TEST_TIMEOUT_S = 0.3"), encoding="utf-8")
     edit(
         small_package, "second", "second.py", "return x + x", "while True:\n        x = -x\n    return x + x"
     )
     _, verdicts = unlock(small_package, "second")
-    assert any("own fails test_double: TimeoutError" in problem for problem in verdicts["second"])
+    assert any("OutOfTimeError: stopped after 0.3 s" in problem for problem in verdicts["second"])
+
+
+def test_a_planned_technology_is_not_unlocked(small_package):
+    code, verdicts = unlock(small_package, "later")
+    assert code == 1
+    assert verdicts["later"] == ["own implementation: later is planned, not written"]
+
+
+def test_a_conftest_beside_the_tests_is_refused(small_package):
+    folder = small_package / "techtree" / "techs" / "ground" / "second"
+    (folder / "conftest.py").write_text("", encoding="utf-8")
+    _, verdicts = unlock(small_package, "second")
+    assert "own implementation: conftest.py" not in str(verdicts["second"])
+    assert any("holds a conftest.py" in problem for problem in verdicts["second"])
+
+
+def test_files_in_subfolders_are_judged_too(small_package):
+    folder = small_package / "techtree" / "techs" / "ground" / "second" / "vendor"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("import scipy\n", encoding="utf-8")
+    _, verdicts = unlock(small_package, "second")
+    assert any("__init__.py, line 1: imports scipy" in problem for problem in verdicts["second"])
+
+
+def test_a_source_that_is_not_utf8_is_one_clear_problem(small_package):
+    path = small_package / "techtree" / "techs" / "ground" / "second" / "second.py"
+    path.write_bytes(path.read_bytes() + b"# \xff\n")
+    _, verdicts = unlock(small_package, "second")
+    assert any("second.py must be UTF-8" in problem for problem in verdicts["second"])
 
 
 @pytest.mark.parametrize("command", ["map", "unlock"])

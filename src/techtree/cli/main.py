@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": "measure the program beside its peers, in a clone",
     "map": "draw the tree: what is unlocked, open, locked",
     "unlock": "verify the four unlock rules",
+    "mutants": "try a technology's tests on mechanical mutants of it",
     "figure": "run a technology's experiment and draw its figure",
 }
 """Name -> what it does, in the order of the help."""

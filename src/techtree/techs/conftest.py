@@ -6,54 +6,69 @@ the stub and the mistakes; `--subjects=FILE` judges a file. `techtree.tree.gradi
 """
 
 import json
+import os
 import signal
+import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from techtree.tree import subject
+from techtree.techs.spoils import SPOILS
+from techtree.tree import answers, confinement, subject
 from techtree.tree.graph import Tree, load_tree
 from techtree.tree.import_rule import watch_calls, watch_imports
 from techtree.tree.rules import import_rule
 from techtree.tree.technology import Technology
 
-TEST_TIMEOUT_S = 20
-"""For one test: a wrong version may loop for ever."""
-
-_outcomes: dict[tuple[str, str], dict] = {}
-
-
-def pytest_addoption(parser):
-    parser.addoption("--subjects", default="own", help="own, graders, or a file with an implementation")
-    parser.addoption("--seed", type=int, default=0, help="of the tests' random inputs")
-    parser.addoption("--borrowed", action="store_true", help="the file may import what it wants")
-    parser.addoption("--outcomes", type=Path, help="write what happened to each subject, as JSON")
-
-
-def pytest_configure(config):
-    config.stash[TREE] = tree = load_tree(Path(__file__).parent)
-    config.stash[SUBJECTS] = {}
-    if config.getoption("--outcomes") and not config.getoption("--borrowed"):
-        _watch(tree, config)
-
+TEST_TIMEOUT_S = 6
+"""Of CPU, for one test: a wrong version may loop for ever."""
 
 TREE = pytest.StashKey[Tree]()
 SUBJECTS = pytest.StashKey[dict[str, list[subject.Subject]]]()
+REPORTER = pytest.StashKey["Reporter"]()
 
 
-def _watch(tree: Tree, config) -> None:
-    """Watch what implementations import and call: those of the folders that this run was given."""
-    rules = {}
-    for argument in config.args:
-        tech = tree[Path(argument).name]
-        rules[str(tech.implementation)] = import_rule(tree, tech)
-        watch_calls(tech.replaces, lambda file: file in rules or file.startswith("<"))
-    chosen = config.getoption("--subjects")
-    if chosen not in ("own", "graders"):
-        rules[chosen] = next(iter(rules.values()))
-    watch_imports(rules.get)
+class OutOfTimeError(BaseException):
+    """A test took too long. (No Exception: a version that swallows those must not swallow this.)"""
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--subjects", default="own", help="own, graders, mutants, or a file with an implementation"
+    )
+    parser.addoption("--seed", type=int, default=0, help="of the tests' random inputs")
+    parser.addoption("--borrowed", action="store_true", help="the file may import what it wants")
+    parser.addoption(
+        "--judged", action="store_true", help="report to techtree.tree.grading on the other side"
+    )
+
+
+def pytest_configure(config):
+    config.stash[TREE] = load_tree(Path(__file__).parent)
+    config.stash[SUBJECTS] = {}
+    if config.getoption("--judged"):
+        reporter = Reporter(config, _private_channel())
+        config.stash[REPORTER] = reporter
+        config.pluginmanager.register(reporter)
+
+
+def _private_channel() -> Callable[[dict], None]:
+    """Return what sends a message to the judging process, and make standard output lead nowhere."""
+    secret = os.read(0, 100).strip()
+    channel = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+    def send(message: dict) -> None:
+        line = secret + json.dumps(message).encode("ascii") + b"\n"
+        while line:
+            line = line[os.write(channel, line) :]
+
+    return send
 
 
 def _technology(config, path: Path) -> Technology:
@@ -66,6 +81,8 @@ def _subjects(config, tech: Technology) -> list[subject.Subject]:
         chosen = config.getoption("--subjects")
         if chosen == "graders":
             known[tech.id] = subject.graders(tech)
+        elif chosen == "mutants":
+            known[tech.id] = subject.mutants(tech, SPOILS)
         elif chosen == "own":
             known[tech.id] = [subject.own(tech)]
         else:
@@ -93,11 +110,6 @@ def rng(request) -> np.random.Generator:
     return np.random.default_rng(request.config.getoption("--seed"))
 
 
-def _key(item) -> tuple[str, str] | None:
-    params = getattr(item, "callspec", None) and item.callspec.params
-    return (item.path.parent.name, params["impl"].name) if params and "impl" in params else None
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Stop a test that takes too long, where the system can."""
@@ -105,59 +117,162 @@ def pytest_runtest_protocol(item, nextitem):
         return (yield)
 
     def stop(signum, frame):
-        raise TimeoutError(f"stopped after {TEST_TIMEOUT_S} s")
+        raise OutOfTimeError(f"stopped after {TEST_TIMEOUT_S} s: does it ever end?")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, TEST_TIMEOUT_S)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, TEST_TIMEOUT_S, 0.5)
     try:
         return (yield)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
-def pytest_runtest_setup(item):
-    """Skip the rest of the tests once they have refused a wrong version: one refusal is enough."""
-    key = _key(item)
-    if key and not item.callspec.params["impl"].should_pass and _outcomes.get(key, {}).get("failures"):
-        pytest.skip("refused already")
+class Reporter:
+    """Tells the judging process what happens, as it happens, and keeps the judged source within bounds."""
 
+    def __init__(self, config, send: Callable[[dict], None]) -> None:
+        self.config = config
+        self.send = send
+        self.refused: set[str] = set()
+        self.n_told = 0
+        self.watch: confinement.Watch | None = None
+        self.seal: confinement.Seal | None = None
+        self.tech: Technology | None = None
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    key = _key(item)
-    if key is not None:
-        judged = item.callspec.params["impl"]
-        outcome = _outcomes.setdefault(
-            key, {"subject": judged.name, "should_pass": judged.should_pass, "n_passed": 0, "failures": {}}
-        )
+    @property
+    def file(self) -> Path | None:
+        """The file that is judged, when it is one and not the technology's own."""
+        chosen = self.config.getoption("--subjects")
+        return None if chosen in ("own", "graders", "mutants") else Path(chosen)
+
+    def pytest_collectreport(self, report):
         if report.failed:
-            outcome["failures"][item.originalname] = _first_line(call.excinfo)
-        elif report.when == "call" and report.passed:
-            outcome["n_passed"] += 1
-    return report
+            lines = [line[1:].strip() for line in report.longreprtext.splitlines() if line.startswith("E ")]
+            self.send({"kind": "error", "text": " | ".join(lines[:4]) or report.longreprtext[-300:]})
+
+    def pytest_collection_finish(self, session):
+        """Say what will be judged, before a judged source has run; then watch."""
+        judged = [item for item in session.items if _subject_of(item)]
+        subjects = {_subject_of(item).name: _subject_of(item).should_pass for item in judged}
+        tests = [[_subject_of(item).name, _label(item), item.originalname] for item in judged]
+        self.send({"kind": "collected", "subjects": list(subjects.items()), "tests": tests})
+        if judged:
+            self.tech = _technology(self.config, judged[0].path)
+            if not self.config.getoption("--borrowed"):
+                self._confine(self.tech, {item.module.__name__: item.module for item in judged})
+
+    def _confine(self, tech: Technology, tests: dict) -> None:
+        tree = self.config.stash[TREE]
+        file, own = self.file, str(tech.implementation)
+        rule = import_rule(tree, tech, is_ours=file is None)
+        watched = {own} if file is None else {str(file)}
+
+        def is_watched(name: str) -> bool:
+            return name in watched or name.startswith(f"<{tech.id}")
+
+        for ancestor in tree.ancestors(tech.id):  # So that reading them later is nobody's attempt.
+            subject.import_package(ancestor)
+        watch_calls(tech.replaces, is_watched)
+        confinement.limit_process()
+        # Our own file is hidden from a learner's only.
+        hidden = [] if file is None else [tech.implementation, tech.file("variants.py")]
+        self.watch = confinement.Watch(is_watched, rule.may_load, hidden, Path.cwd())
+        watch_imports(lambda name: rule if is_watched(name) else None, self.watch.note)
+        self.seal = confinement.Seal(tests.values())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        """Skip the rest of the tests once they have refused a wrong version: one refusal is enough."""
+        judged = _subject_of(item)
+        if judged is None:
+            return
+        if judged.name in self.refused and not judged.should_pass:
+            pytest.skip("refused already")
+        self.send({"kind": "started", "subject": judged.name, "test": _label(item)})
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        judged = _subject_of(item)
+        if judged is None or (report.when != "call" and report.passed):
+            return report
+        verdict = "skipped" if report.skipped else "failed" if report.failed else "passed"
+        why = _first_line(call.excinfo) if call.excinfo else ""
+        facts = list(getattr(call.excinfo.value, "facts", [])) if call.excinfo else []
+        if verdict != "skipped" and self.seal and (exchanged := self.seal.broken()):
+            verdict, why, facts = "failed", f"exchanges {exchanged}, on which the verdict stands", []
+        if verdict == "failed":
+            self.refused.add(judged.name)
+        if self.file is not None and call.excinfo and issubclass(call.excinfo.type, OutOfTimeError):
+            item.session.shouldstop = "a test did not end"  # The next one would not either.
+        told = {"subject": judged.name, "test": _label(item), "verdict": verdict, "why": why, "facts": facts}
+        self.send({"kind": "judged", **told})
+        self._tell_attempts(judged.name)
+        return report
+
+    def _tell_attempts(self, name: str) -> None:
+        attempts = self.watch.attempts if self.watch else []
+        for text in attempts[self.n_told :]:
+            self.send({"kind": "attempt", "subject": name, "text": text})
+        self.n_told = len(attempts)
+        if self.file is None:  # The next version of ours may try the same.
+            attempts.clear()
+            self.n_told = 0
+
+    def pytest_sessionfinish(self, session, exitstatus):
+        is_judged = self.tech is not None and not self.config.getoption("--borrowed")
+        if self.file is not None and is_judged and not session.shouldstop:
+            self._answer(self.tech, self.file)
+        self.send({"kind": "finished", "exit": int(exitstatus)})
+
+    def _answer(self, tech: Technology, file: Path) -> None:
+        """Let the file answer the technology's probes, and count the lines of it that run."""
+        probes = subject.load_variants(tech).probes(np.random.default_rng(0))
+        lines: set[int] = set()
+        name = str(file)
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_filename != name:
+                return None
+            if event == "line":
+                lines.add(frame.f_lineno)
+            return trace
+
+        def stop(signum, frame):
+            raise OutOfTimeError
+
+        timed = hasattr(signal, "setitimer")
+        if timed:
+            signal.signal(signal.SIGPROF, stop)
+            signal.setitimer(signal.ITIMER_PROF, TEST_TIMEOUT_S, 0.5)
+        sys.settrace(trace)
+        try:
+            module = subject.load(tech, subject.from_file(file))
+            with np.errstate(all="ignore"):
+                found = answers.ask(probes, module)
+        except BaseException:  # Whatever it does, the verdict of the tests stands.
+            found = {}
+        finally:
+            sys.settrace(None)
+            if timed:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+        self.send({"kind": "answers", "answers": found, "n_lines": len(lines)})
+        self._tell_attempts("yours")
+
+
+def _subject_of(item) -> subject.Subject | None:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("impl")
+
+
+def _label(item) -> str:
+    """Return a test's name with its other parameters: ``test_softmax[axis0]``."""
+    others = [each for each in item.callspec._idlist if each != _subject_of(item).name]
+    return item.originalname + (f"[{'-'.join(others)}]" if others else "")
 
 
 def _first_line(excinfo) -> str:
     """Return what was raised, without pytest's explanation of each term."""
     text = "".join(traceback.format_exception_only(excinfo.type, excinfo.value)).strip()
     return text.splitlines()[0][:300] if text else excinfo.typename
-
-
-def pytest_sessionfinish(session, exitstatus):
-    path = session.config.getoption("--outcomes")
-    if path is None:
-        return
-    broken = exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    error = ""
-    if broken:
-        reports = session.config.pluginmanager.get_plugin("terminalreporter").stats.get("error", [])
-        said = [
-            line for report in reports for line in report.longreprtext.splitlines() if line.startswith("E ")
-        ]
-        error = "the tests could not run: " + " | ".join(line[1:].strip() for line in said[:4])
-        error = (
-            error if said else "no test was found" if exitstatus == 5 else f"{error}pytest exit {exitstatus}"
-        )
-    path.write_text(json.dumps({"outcomes": list(_outcomes.values()), "error": error}), encoding="utf-8")

@@ -114,12 +114,14 @@ def _makes_float64(function: Callable) -> Callable:
         result = function(*arguments, **options)
         if isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f":
             return np.asarray(result, np.float64)
+        for each in _arrays_of([result]):
+            vars(result)["data"] = each.astype(np.float64)  # of a tensor
         return result
 
     return wrong
 
 
-SPOILS: dict[str, Callable[[Callable], Callable]] = {
+ARRAYS: dict[str, Callable[[Callable], Callable]] = {
     "wrong beyond 128 on an axis": _wrong_when(_any_array(lambda x: any(n > 128 for n in x.shape))),
     "wrong for an axis of length 1": _wrong_when(_any_array(lambda x: 1 in x.shape)),
     "refuses arrays without entries": _refuses_when(_any_array(lambda x: x.size == 0)),
@@ -131,14 +133,22 @@ SPOILS: dict[str, Callable[[Callable], Callable]] = {
             lambda x: x.dtype.kind == "f" and bool(np.any(np.abs(np.nan_to_num(x, posinf=0, neginf=0)) > 1e4))
         )
     ),
-    "float32 becomes float64": _makes_float64,
     "changes an argument": _changes_an_argument,
     "remembers results by the shape of the arguments": _remembers_by_shape,
-    "right at the first call only": _errs_later,
+}
+
+TEXT: dict[str, Callable[[Callable], Callable]] = {
     "wrong for text with a byte order mark": _wrong_when(_any_text(lambda s: "\ufeff" in s)),
     "wrong for text with NUL": _wrong_when(_any_text(lambda s: "\0" in s)),
     "wrong for text with CRLF": _wrong_when(_any_text(lambda s: "\r\n" in s)),
     "wrong for text beyond 255 characters": _wrong_when(_any_text(lambda s: len(s) > 255)),
     "wrong for empty text": _wrong_when(_any_text(lambda s: not s)),
 }
-"""What is wrong -> what makes such a version of a function."""
+
+SPOILS = {
+    "takes arrays": ARRAYS,
+    "gives arrays": {"float32 becomes float64": _makes_float64},
+    "takes text": TEXT,
+    "": {"right at the first call only": _errs_later},
+}
+"""What a function takes or gives -> what is wrong -> what makes such a version of the function."""

@@ -23,23 +23,23 @@ def certificates(tree: Tree) -> dict[str, str]:
     current: dict[str, str] = {}
     for tech in tree.written:
         upstream = [current.get(need.tech, "") for need in sorted(tech.requires, key=lambda need: need.tech)]
-        current[tech.id] = _digest([*upstream, *_contents(tech)])
+        current[tech.id] = digest([*(each.encode() for each in upstream), *_contents(tech)])
     return current
 
 
-def _contents(tech: Technology) -> list[str]:
-    """Return the texts that the rules speak of, each after its name."""
+def _contents(tech: Technology) -> list[bytes]:
+    """Return what the rules speak of, each file after its name."""
     judged = [*sources(tech.file("")), *sorted(tech.file("").glob("test_*.py"))]
     judged += [tech.file(name) for name in ("tech.toml", "README.md", "variants.py")]
-    return [
-        text for path in judged if path.is_file() for text in (path.name, path.read_text(encoding="utf-8"))
-    ]
+    judged += [tech.file("").parent.parent / name for name in ("battery.py", "conftest.py")]
+    return [part for path in judged if path.is_file() for part in (path.name.encode(), path.read_bytes())]
 
 
-def _digest(parts: Iterable[str]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
+    """Return a hash of a list of byte strings, and not only of their concatenation."""
     # The length before each part keeps ("ab", "c") and ("a", "bc") apart.
-    joined = "".join(f"{len(part)}:{part}" for part in parts)
-    return hashlib.sha256(joined.encode("utf-8")).hexdigest()[:32]
+    joined = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.sha256(joined).hexdigest()[:32]
 
 
 def read_certificates(root: Path) -> dict[str, str]:

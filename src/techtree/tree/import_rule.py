@@ -19,7 +19,17 @@ from techtree.tree.symbols import dotted, names_of_imports
 LOADERS = frozenset({"importlib", "runpy", "pkgutil", "zipimport", "ctypes"})
 """Standard modules that import by string or call into binaries: a lesson has no use for them."""
 
+PRIVATE_NUMPY = ("numpy._", "numpy.core")
+"""Where the functions of NumPy are to be had under other names."""
+
 LOADER_NAMES = frozenset({"__import__", "exec", "eval", "compile"})
+
+
+OUTER = frozenset({"techtree", "techtree.errors", "techtree.techs", "techtree.techs.battery"})
+"""Packages around the technologies, and what their tests load."""
+
+JUDGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "colorama"})
+"""What runs the tests; it loads parts of itself when it needs them."""
 
 
 class ForbiddenImportError(ImportError):
@@ -41,11 +51,19 @@ class ImportRule:
         """Tell whether ``import module`` is allowed."""
         top = module.partition(".")[0]
         if top in sys.stdlib_module_names:
-            return top not in LOADERS
+            return top not in LOADERS and (top == "__future__" or not top.startswith("_"))
         if top == "techtree":
             inside = any(module == package or module.startswith(package + ".") for package in self.packages)
             return inside and module.rpartition(".")[2] not in ("variants", "experiment")
         return top == "numpy"
+
+    def may_load(self, module: str) -> bool:
+        """Tell whether ``module`` may be loaded in the judged process, by whatever way."""
+        top = module.partition(".")[0]
+        if top == "techtree":
+            inside = module in OUTER or any(package.startswith(module + ".") for package in self.packages)
+            return inside or self.allows(module)
+        return top in sys.stdlib_module_names or top == "numpy" or top in JUDGES
 
     def violations(self, source: str, package: str) -> list[str]:
         """Return what a source breaks, one sentence each.
@@ -79,8 +97,12 @@ class ImportRule:
                 yield f"uses {symbol}, which this technology is there to write"
         if isinstance(node, ast.Name) and node.id in LOADER_NAMES:
             yield f"{node.id} can import anything; a lesson may not use it"
-        if isinstance(node, ast.Attribute) and (symbol := dotted(node, aliases)) in self.replaces:
-            yield f"uses {symbol}, which this technology is there to write"
+        if isinstance(node, ast.Attribute):
+            symbol = dotted(node, aliases)
+            if symbol in self.replaces:
+                yield f"uses {symbol}, which this technology is there to write"
+            if symbol.startswith(PRIVATE_NUMPY):
+                yield f"uses {symbol}, a private part of NumPy"
 
 
 def _imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
@@ -94,49 +116,73 @@ def _imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
     return [module, *(f"{module}.{alias.name}" for alias in node.names)]
 
 
-def watch_imports(rule_of_file: Callable[[str], ImportRule | None]) -> None:
+def watch_imports(rule_of_file: Callable[[str], ImportRule | None], note: Callable[[str], None]) -> None:
     """From now on refuse, in this process, every import that a watched file may not make.
 
     Parameters
     ----------
     rule_of_file
         Gives the rule for a source file's name, or None for a file that is not watched.
+    note
+        Is told what was refused, for the file may swallow the exception.
     """
+
+    def refuse(problem: str) -> None:
+        note(problem)
+        raise ForbiddenImportError(problem)
+
     plain_import, plain_import_module = builtins.__import__, importlib.import_module
 
     def watched_import(name, globals=None, locals=None, fromlist=(), level=0):
         rule = rule_of_file((globals or {}).get("__file__") or "")
         if rule is not None and level == 0 and not rule.allows(name):
-            raise ForbiddenImportError(f"imports {name}, which no prerequisite opens")
+            refuse(f"imports {name}, which no prerequisite opens")
         return plain_import(name, globals, locals, fromlist, level)
 
     def watched_import_module(name: str, package: str | None = None) -> ModuleType:
         rule = rule_of_file(sys._getframe(1).f_code.co_filename)
         if rule is not None:
-            raise ForbiddenImportError(f"imports {name} by string; a lesson may not")
+            refuse(f"imports {name} by string; a lesson may not")
         return plain_import_module(name, package)
 
     builtins.__import__, importlib.import_module = watched_import, watched_import_module
 
 
 def watch_calls(symbols: Iterable[str], is_watched: Callable[[str], bool]) -> None:
-    """From now on refuse calls of the NumPy ``symbols`` from files for which ``is_watched`` holds."""
+    """From now on refuse calls of the NumPy ``symbols`` from files for which ``is_watched`` holds.
+
+    A function is exchanged under all the names that NumPy's modules have for it.
+    """
     for symbol in symbols:
         owner_name, _, name = symbol.rpartition(".")
-        owner = importlib.import_module(owner_name)
-        setattr(owner, name, _refusing(getattr(owner, name), symbol, is_watched))
+        function = getattr(importlib.import_module(owner_name), name)
+        refusing = _Refusing(function, symbol, is_watched)
+        for module_name, module in list(sys.modules.items()):
+            if module_name.partition(".")[0] == "numpy":
+                for alias in [alias for alias, value in vars(module).items() if value is function]:
+                    setattr(module, alias, refusing)
 
 
-def _refusing(function: Callable, symbol: str, is_watched: Callable[[str], bool]) -> Callable:
-    def refusing(*args, **kwargs):
-        if is_watched(sys._getframe(1).f_code.co_filename):
-            raise ForbiddenImportError(f"calls {symbol}, which this technology is there to write")
-        return function(*args, **kwargs)
+class _Refusing:
+    """A function, or an object with methods like a ufunc, that refuses to work for watched files."""
 
-    return refusing
+    def __init__(self, function: Callable, symbol: str, is_watched: Callable[[str], bool]) -> None:
+        self._function, self._symbol, self._is_watched = function, symbol, is_watched
+
+    def _refuse_watched(self) -> None:
+        if self._is_watched(sys._getframe(2).f_code.co_filename):
+            raise ForbiddenImportError(f"uses {self._symbol}, which this technology is there to write")
+
+    def __call__(self, *args, **kwargs):
+        self._refuse_watched()
+        return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str):
+        self._refuse_watched()
+        return getattr(self._function, name)
 
 
 def sources(folder: Path) -> list[Path]:
     """Return the Python files of a technology that the rule speaks of: not tests, variants, experiments."""
-    others = {"variants.py", "experiment.py", "conftest.py"}
-    return [p for p in sorted(folder.glob("*.py")) if p.name not in others and not p.name.startswith("test_")]
+    others = {folder / "variants.py", folder / "experiment.py"}
+    return [p for p in sorted(folder.rglob("*.py")) if p not in others and not p.name.startswith("test_")]

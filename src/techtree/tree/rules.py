@@ -19,6 +19,9 @@ from techtree.tree.graph import Tree
 from techtree.tree.import_rule import ImportRule, sources
 from techtree.tree.technology import Technology
 
+MIN_MISTAKES, MIN_EQUIVALENTS = 20, 4
+"""What the tests of a technology must have been tried on, besides the stub."""
+
 RULES = {1: "description", 2: "prerequisites", 3: "own implementation", 4: "unit tests"}
 
 
@@ -35,9 +38,10 @@ class Verdict:
         return not any(self.problems.values())
 
 
-def import_rule(tree: Tree, tech: Technology) -> ImportRule:
-    """Return what a technology's implementation may import: itself and its ancestors."""
-    packages = {tech.module, *(ancestor.module for ancestor in tree.ancestors(tech.id))}
+def import_rule(tree: Tree, tech: Technology, is_ours: bool = True) -> ImportRule:
+    """Return what an implementation may import: the ancestors, and if it is ours its own folder."""
+    packages = {ancestor.module for ancestor in tree.ancestors(tech.id)}
+    packages |= {tech.module} if is_ours else set()
     return ImportRule(frozenset(packages), frozenset(tech.replaces))
 
 
@@ -54,10 +58,7 @@ def verify(tree: Tree, chosen: Collection[str] | None = None) -> Iterator[Verdic
     wanted = _with_ancestors(tree, chosen)
     verdicts: dict[str, Verdict] = {}
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        static = {
-            tech.id: {1: missing_from_description(tech), 3: implementation_problems(tree, tech)}
-            for tech in wanted
-        }
+        static = {tech.id: _static_problems(tree, tech) for tech in wanted}
         # The tests of all are started at once; they matter only where the other rules hold.
         tests = {tech.id: pool.submit(grade, tech) for tech in wanted if not static[tech.id][3]}
         for tech in wanted:
@@ -67,18 +68,37 @@ def verify(tree: Tree, chosen: Collection[str] | None = None) -> Iterator[Verdic
                 for need in tech.requires
                 if (problem := prerequisite_problem(tree, need.tech, verdicts))
             ]
-            report = tests[tech.id].result() if tech.id in tests and not problems[2] else Report(())
-            problems[4] = report.problems()
+            problems[4] = []
+            if tech.id in tests and not problems[2]:
+                report = tests[tech.id].result()
+                problems[4] = report.problems() or _too_few(report)
             verdicts[tech.id] = Verdict(tech, {rule: problems[rule] for rule in RULES if problems[rule]})
             yield verdicts[tech.id]
         pool.shutdown(cancel_futures=True)
+
+
+def _static_problems(tree: Tree, tech: Technology) -> dict[int, list[str]]:
+    if not tech.is_written:
+        return {1: [], 3: [f"{tech.id} is planned, not written"]}
+    return {1: missing_from_description(tech), 3: implementation_problems(tree, tech)}
+
+
+def _too_few(report: Report) -> list[str]:
+    """Return what the tests were not tried on enough."""
+    subjects = [outcome.subject.partition(":")[0] for outcome in report.outcomes]
+    wanted = {"own": 1, "stub": 1, "mistake": MIN_MISTAKES, "equivalent": MIN_EQUIVALENTS}
+    return [
+        f"the tests must be tried on {least} of the kind {kind!r}; got {subjects.count(kind)}"
+        for kind, least in wanted.items()
+        if subjects.count(kind) < least
+    ]
 
 
 def _with_ancestors(tree: Tree, chosen: Collection[str] | None) -> list[Technology]:
     if chosen is None:
         return list(tree.written)
     names = {name for each in chosen for name in (each, *(a.id for a in tree.ancestors(each)))}
-    return [tech for tech in tree.written if tech.id in names]
+    return [tech for tech in tree.technologies if tech.id in names and (tech.is_written or tech.id in chosen)]
 
 
 def prerequisite_problem(tree: Tree, name: str, verdicts: dict[str, Verdict]) -> str:
@@ -95,11 +115,13 @@ def implementation_problems(tree: Tree, tech: Technology) -> list[str]:
     if not tech.implementation.is_file():
         return [f"{tech.id}.py is missing"]
     rule = import_rule(tree, tech)
-    found = [
-        f"{path.name}, {violation}"
-        for path in sources(tech.file(""))
-        for violation in rule.violations(path.read_text(encoding="utf-8"), tech.module)
-    ]
+    found = []
+    for path in sources(tech.file("")):
+        try:
+            source = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            return [f"{path.name} must be UTF-8: byte {error.start} is not"]
+        found += [f"{path.name}, {violation}" for violation in rule.violations(source, tech.module)]
     if found:
         return found
     defined = _defined_names(tech.implementation.read_text(encoding="utf-8"))

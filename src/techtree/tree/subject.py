@@ -6,17 +6,22 @@ implementation, so that an inner function that is exchanged is exchanged for its
 
 import linecache
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from techtree.tree.mutation import kinds_of_functions, mutate
 from techtree.tree.stub import make_stub
 from techtree.tree.technology import Technology
 
 Variant = Mapping[str, object] | list[tuple[str, str]]
 """A changed implementation: names with what takes their place, or edits (old text, new text)."""
+
+Wrap = Callable[[Callable], Callable]
+"""Makes another version of a function."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Subject:
     source: str
     file: str
     exchanges: Mapping[str, object]
+    wraps: Mapping[str, Wrap] = field(default_factory=dict)
+    """What makes another function of one, by its name."""
 
 
 def own(tech: Technology) -> Subject:
@@ -38,7 +45,7 @@ def own(tech: Technology) -> Subject:
 
 def from_file(path: Path) -> Subject:
     """Return somebody's own version of the implementation."""
-    return Subject(str(path), True, path.read_text(encoding="utf-8"), str(path), {})
+    return Subject("yours", True, path.read_text(encoding="utf-8"), str(path), {})
 
 
 def graders(tech: Technology) -> list[Subject]:
@@ -51,13 +58,58 @@ def graders(tech: Technology) -> list[Subject]:
     """
     ours = own(tech)
     stub = Subject("stub", False, make_stub(ours.source, tech.exercise), f"<stub of {tech.id}>", {})
-    variants = import_module(f"{tech.module}.variants")
+    variants = load_variants(tech)
     return [
         ours,
         stub,
         *(_variant(tech, ours, name, v, should_pass=False) for name, v in variants.MISTAKES.items()),
         *(_variant(tech, ours, name, v, should_pass=True) for name, v in variants.EQUIVALENTS.items()),
     ]
+
+
+def mutants(tech: Technology, spoils: Mapping[str, Mapping[str, Wrap]]) -> list[Subject]:
+    """Return ours with one thing changed in each: in the source, or in what every function owes.
+
+    Parameters
+    ----------
+    tech
+        The technology.
+    spoils
+        For functions that take or give something (`kinds_of_functions`), or for all (an empty string): what
+        is wrong -> what makes such a version of a function.
+
+    Raises
+    ------
+    ValueError
+        When `variants.HARMLESS` names a mutant that does not exist.
+    """
+    ours = own(tech)
+    harmless = set(getattr(load_variants(tech), "HARMLESS", {}))
+    found = [Subject(m.name, False, m.source, f"<{tech.id} mutant>", {}) for m in mutate(ours.source)]
+    for name, kinds in kinds_of_functions(ours.source, tech.exercise).items():
+        for kind in [each for each in spoils if not each or each in kinds]:
+            for what, spoil in spoils[kind].items():
+                found.append(Subject(f"{name}: {what}", False, ours.source, ours.file, {}, {name: spoil}))
+    unknown = harmless - {each.name for each in found}
+    if unknown:
+        raise ValueError(f"{tech.id}/variants.py: HARMLESS names no mutant: {min(unknown)!r}")
+    return [ours, *(each for each in found if each.name not in harmless)]
+
+
+def load_variants(tech: Technology) -> ModuleType:
+    """Execute a technology's `variants.py` without its package, whose implementation it is there to judge."""
+    path = tech.file("variants.py")
+    spec = spec_from_file_location(f"{tech.module}.variants", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def import_package(tech: Technology) -> None:
+    """Load a prerequisite's package, as the module under test will."""
+    import_module(tech.module)
 
 
 def _variant(tech: Technology, ours: Subject, name: str, variant: Variant, should_pass: bool) -> Subject:
@@ -93,4 +145,6 @@ def load(tech: Technology, subject: Subject) -> ModuleType:
         else:
             sys.modules[module.__name__] = installed
     vars(module).update(subject.exchanges)
+    for name, wrap in subject.wraps.items():
+        vars(module)[name] = wrap(vars(module)[name])
     return module
