@@ -1,7 +1,9 @@
 """`techtree eval`: one line, from files or from what `techtree data` held out."""
 
+import json
 import math
 import re
+import shutil
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from techtree.cli.main import main
 from techtree.lm.data.corpus import Document
 from techtree.lm.pipeline.corpus_file import write_documents
 from techtree.lm.pipeline.data_folder import HELD_OUT
+from techtree.lm.tokenizer import Tokenizer
 
 SOURCE = "def add(a, b):\n    return a + b\n" * 20
 
@@ -41,6 +44,68 @@ def test_the_line_holds_the_sum_of_the_tokens_losses(
     found = measured(capsys, tmp_path / "x.py", "--model", tiny_model_folder)
     # bfloat16 keeps eight bits of each activation.
     assert found == pytest.approx(nats / math.log(2) / 6, rel=1e-2)
+
+
+def test_the_figure_counts_every_byte_of_the_files(tmp_path, tiny_model_folder, capsys):
+    files = {
+        "lines.py": b"x = 1\r\ny = 2\r\n",
+        "mark.py": b"\xef\xbb\xbfx = 1\n",
+        "old.py": b"x = 1\ry = 2\r",
+        "decomposed.py": "x = 'e\u0301 \u212b \ufb01'\n".encode(),
+        "special.py": b"x = '<|endoftext|>'\n",
+        "wide.py": "x = '\u65e5\u672c \U0001f642 \u2028'\n".encode(),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    for name, data in [*files.items(), ("", b"".join(files.values()))]:
+        assert main(["eval", str(tmp_path / name), "--model", str(tiny_model_folder)]) == 0
+        assert f" {len(data):,} bytes, " in capsys.readouterr().out
+
+
+def test_files_that_were_left_out_are_told(tmp_path, tiny_model_folder, capsys):
+    (tmp_path / "a.py").write_bytes(b"x = 1\n")
+    (tmp_path / "b.py").write_bytes(b"x = '\xff'\n")
+    (tmp_path / "c.py").write_bytes(b"")
+    assert main(["eval", str(tmp_path), "--model", str(tiny_model_folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "1 documents, 6 bytes, " in out
+    assert err == "techtree: left out 2 files (1 is not UTF-8, 1 is empty)\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"truncation": {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}},
+        {
+            "padding": {
+                "strategy": {"Fixed": 99},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 5,
+            }
+        },
+        {"normalizer": {"type": "NFC"}},
+        {"post_processor": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_a_tokenizer_asks_for_does_not_shorten_the_text(change, tmp_path, tiny_model_folder, capsys):
+    model = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (tmp_path / "x.py").write_text(SOURCE + "# e\u0301\n", encoding="utf-8")
+    expected = measured(capsys, tmp_path / "x.py", "--model", model)
+    spec = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    (model / "tokenizer.json").write_text(json.dumps(spec | change), encoding="utf-8")
+    assert measured(capsys, tmp_path / "x.py", "--model", model) == expected
+
+
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path, tiny_model_folder, monkeypatch, capsys):
+    (tmp_path / "x.py").write_text(SOURCE)
+    encode = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **options: encode(self, text, **options)[:7])
+    assert main(["eval", str(tmp_path / "x.py"), "--model", str(tiny_model_folder)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"must count all of a text; of x.py, with {len(SOURCE)} bytes, the tokenizer keeps " in err
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,13 @@ def _documents(paths: tuple[Path, ...]) -> "list[Document]":
     prepared = [path for path in paths if (path / HELD_OUT).is_file()]
     others = [path for path in paths if path not in prepared]
     documents = [document for path in prepared for document in read_documents(path / HELD_OUT)]
-    return [*documents, *(collect(others).documents if others else ())]
+    if others:
+        collection = collect(others, is_exact=True)  # of every byte, as the figure is per byte
+        documents += collection.documents
+        if collection.skipped:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in collection.skipped_by_reason().items())
+            print(f"techtree: left out {len(collection.skipped)} files ({reasons})", file=sys.stderr)
+    return documents
 
 
 def _show_progress(n_done: int, n_batches: int) -> None:

@@ -164,16 +164,18 @@ class Tokenizer:
         """Return the text of `tokenizer.json`."""
         return json.dumps(self._spec, indent=2, ensure_ascii=False)
 
-    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+    def encode(self, text: str, *, parse_special: bool = False, is_exact: bool = False) -> list[int]:
         """Return the ids of a text.
 
         Parameters
         ----------
         text
-            Any text; the ids decode to exactly this.
+            Any text. The ids decode to exactly this, or with Qwen's tokenizer to its composed form (NFC).
         parse_special
             Whether the name of a special token in the text means that token. Without it, no text
             gives a special token.
+        is_exact
+            Whether nothing is composed.
 
         Raises
         ------
@@ -184,7 +186,8 @@ class Tokenizer:
             return self._parsing.encode(_require_unicode(text), add_special_tokens=False).ids
         if self._splits_like_qwen2 and text.isascii():
             return list(chain.from_iterable(map(self._word_ids.__getitem__, _ASCII_WORD.findall(text))))
-        return self._plain.encode(_require_unicode(text), add_special_tokens=False).ids
+        library = self._exact if is_exact else self._plain
+        return library.encode(_require_unicode(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `encode` does."""
@@ -214,6 +217,13 @@ class Tokenizer:
     def _parsing(self) -> tokenizers.Tokenizer:
         """The twin that reads special tokens from text."""
         return _library_tokenizer(self._spec)
+
+    @cached_property
+    def _exact(self) -> tokenizers.Tokenizer:
+        """The twin that composes nothing."""
+        if self._spec["normalizer"] is None:
+            return self._plain
+        return _library_tokenizer(self._spec | {"added_tokens": [], "normalizer": None})
 
     @cached_property
     def _names(self) -> dict[int, str]:

@@ -189,12 +189,49 @@ def test_other_extensions(tmp_path):
     assert paths(collect([tmp_path], extensions=(".c", ".h"))) == ["b.c", "c.h"]
 
 
-def test_name_that_is_no_unicode_is_displayed(tmp_path):
+NAMES = {
+    "alone": {b"bad\xff.py": r"bad\xff.py"},
+    "two": {b"bad\xfe.py": r"bad\xfe.py", b"bad\xff.py": r"bad\xff.py"},
+    "in folders": {b"\xe9/x.py": r"\xe9/x.py", b"\xe8/x.py": r"\xe8/x.py"},
+    "half a character": {
+        b"a\xc3.py": r"a\xc3.py",
+        b"a\xc3\xa9.py": "aé.py",
+        b"a\xe9\xff.py": r"a\xe9\xff.py",
+    },
+    "shown alike": {b"x\xff.py": r"x\xff.py", rb"x\xff.py": r"x\xff.py"},
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_names_that_are_no_unicode_are_spelled_out_and_each_file_counts(tmp_path, names):
     try:
-        write(tmp_path, {os.fsdecode(b"bad\xff.py"): CODE})
+        write(tmp_path, {os.fsdecode(name): f"{CODE}\n# {i}" for i, name in enumerate(names)})
     except (OSError, UnicodeError):
         pytest.skip("this file system takes Unicode names only")
-    assert paths(collect([tmp_path])) == ["bad\ufffd.py"]
+    collection = collect([tmp_path])
+    assert sorted(paths(collection)) == sorted(names.values())
+    assert {document.text[-1] for document in collection.documents} == set("0123"[: len(names)])
+    assert paths(collection) == paths(collect([tmp_path, tmp_path]))
+    for path in paths(collection):
+        path.encode("utf-8")
+
+
+def test_skipped_files_of_such_names_are_all_told(tmp_path):
+    try:
+        write(tmp_path, {os.fsdecode(name): b"\0" for name in (b"\xfe.py", b"\xff.py")} | {"a.py": CODE})
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes Unicode names only")
+    assert collect([tmp_path]).skipped_by_reason() == {"holds NUL bytes": 2}
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xef\xbb\xbfx = 1\r\n", b"x = 1\ry = 2\n", b"\xef\xbb\xbfx = '\xc3\xa9'", b"x = 1\n"]
+)
+def test_a_text_may_be_kept_to_the_byte(tmp_path, data):
+    write(tmp_path, {"a.py": data})
+    (exact,) = collect([tmp_path], is_exact=True).documents
+    assert exact.text.encode("utf-8") == data
+    assert exact.n_bytes == len(data)
 
 
 def test_missing_path_is_refused(tmp_path):

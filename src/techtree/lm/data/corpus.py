@@ -75,7 +75,9 @@ def standard_library() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
-def collect(paths: Sequence[Path], extensions: Sequence[str] = (".py",)) -> Collection:
+def collect(
+    paths: Sequence[Path], extensions: Sequence[str] = (".py",), *, is_exact: bool = False
+) -> Collection:
     """Read the source files under some paths.
 
     Parameters
@@ -86,6 +88,8 @@ def collect(paths: Sequence[Path], extensions: Sequence[str] = (".py",)) -> Coll
         any length and look as it likes. One that is reached twice is taken once.
     extensions
         The ends of the names of files to take from folders.
+    is_exact
+        Whether a text keeps its byte-order mark and its line ends, and so all bytes of its file.
 
     Returns
     -------
@@ -100,33 +104,38 @@ def collect(paths: Sequence[Path], extensions: Sequence[str] = (".py",)) -> Coll
 
     Notes
     -----
-    Text must be UTF-8, Python's default; a byte-order mark is dropped. Files in another encoding, even
-    if they declare it (PEP 263), are left out: they are old and rare (none of the 734 of Python 3.11).
-    Line ends become LF, as in Python's own reader. Links within folders are not followed, so nothing
+    Text must be UTF-8, Python's default. Files in another encoding, even if they declare it (PEP 263),
+    are left out: they are old and rare (none of the 734 of Python 3.11). Unless it is wanted to the
+    byte, a text loses its byte-order mark, and its line ends become LF, as in Python's own reader. Links within folders are not followed, so nothing
     outside them is read and no loop can occur.
     """
     roots = [_existing(Path(path)) for path in paths]
     base = _common_folder(roots)
-    texts: dict[str, str] = {}
-    skipped: dict[str, Skipped] = {}
+    # By the file and not by the path that is shown: two files may be shown alike.
+    texts: dict[Path, str] = {}
+    skipped: dict[Path, Skipped] = {}
     for root in roots:
         for file, problem in _walk(root, tuple(extensions)):
-            path = _displayed(file, base)
-            if path in texts or path in skipped:
+            if file in texts or file in skipped:
                 continue
             is_source = file.name.endswith(tuple(extensions))
-            text, reason = (None, problem) if problem else _read(file, is_source)
+            text, reason = (None, problem) if problem else _read(file, is_source, is_exact)
             if text is None and not is_source and not problem:
                 raise InputError(
                     f"a file that is named must be text; {file} {reason}: correct it or leave it out"
                 )
             if text is None:
-                skipped[path] = Skipped(path, reason)
+                skipped[file] = Skipped(_displayed(file, base), reason)
             else:
-                texts[path] = text
+                texts[file] = text
+    shown = {file: _displayed(file, base) for file in sorted(texts, key=os.fsencode)}
     collection = Collection(
-        tuple(document for path in sorted(texts, key=_names) for document in _documents(path, texts[path])),
-        tuple(skipped[path] for path in sorted(skipped, key=_names)),
+        tuple(
+            document
+            for file, path in sorted(shown.items(), key=lambda item: _names(item[1]))
+            for document in _documents(path, texts[file])
+        ),
+        tuple(sorted(skipped.values(), key=lambda one: _names(one.path))),
     )
     if not texts:
         raise InputError(_nothing_found(paths, extensions, collection))
@@ -148,8 +157,9 @@ def _common_folder(roots: Sequence[Path]) -> Path | None:
 
 
 def _displayed(file: Path, base: Path | None) -> str:
+    """Return a path as Unicode, in which bytes that are none are spelled out."""
     path = (file.relative_to(base) if base else file).as_posix()
-    return os.fsencode(path).decode("utf-8", errors="replace")
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def _walk(root: Path, extensions: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
@@ -173,7 +183,7 @@ def _walk(root: Path, extensions: tuple[str, ...]) -> Iterator[tuple[Path, str]]
         yield folder, "folder cannot be read"
 
 
-def _read(file: Path, is_source: bool) -> tuple[str | None, str]:
+def _read(file: Path, is_source: bool, is_exact: bool) -> tuple[str | None, str]:
     """Return the text of a file, or None and the reason why it cannot be used."""
     try:
         status = file.stat()
@@ -187,10 +197,11 @@ def _read(file: Path, is_source: bool) -> tuple[str | None, str]:
     if b"\0" in data:
         return None, "holds NUL bytes"
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8" if is_exact else "utf-8-sig")
     except UnicodeDecodeError:
         return None, "is not UTF-8"
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not is_exact:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         return None, "is empty"
     reason = why_generated(text) if is_source else ""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
-from techtree.lm.data.token_sequence import token_sequence
+from techtree.lm.data.token_sequence import measured_sequence
 from techtree.lm.eval.held_out import Score
 from techtree.lm.model.cross_entropy import IGNORED
 from techtree.lm.tokenizer import Tokenizer
@@ -54,12 +54,13 @@ def bits_per_byte(
     Raises
     ------
     InputError
-        When seq_len or batch_size is not positive.
+        When seq_len or batch_size is not positive, the tokenizer loses a part of a text, or the losses are no
+        numbers.
     """
     if seq_len < 1 or batch_size < 1:
         raise InputError(f"seq_len and batch_size must be positive; got {seq_len} and {batch_size}")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    sequences = [token_sequence(document.text, tokenizer) for document in documents]
+    sequences = [measured_sequence(document, tokenizer) for document in documents]
     windows = [window for sequence in sequences for window in _windows(sequence, seq_len)]
     windows.sort(key=lambda window: -len(window.ids))  # windows of like lengths together: little padding
     batches = [windows[i : i + batch_size] for i in range(0, len(windows), batch_size)]
@@ -77,8 +78,8 @@ def bits_per_byte(
             on_batch(n_done, len(batches))
     if not math.isfinite(nats):
         raise InputError(
-            f"a model's losses must be numbers; their sum is {nats}: its files are damaged, or its numbers grow "
-            "too large for the precision in which it computes"
+            f"a model's losses must be numbers; their sum is {nats}: its files are damaged, or its numbers "
+            "grow too large for the precision in which it computes"
         )
     n_bytes = sum(document.n_bytes for document in documents)
     return Score(nats / math.log(2), sum(len(sequence) - 1 for sequence in sequences), n_bytes)

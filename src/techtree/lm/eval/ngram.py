@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
 from techtree.lm.data.corpus import Document
-from techtree.lm.data.token_sequence import token_sequence
+from techtree.lm.data.token_sequence import measured_sequence, token_sequence
 from techtree.lm.eval.held_out import Score
 from techtree.lm.tokenizer import Tokenizer
 
@@ -96,7 +96,7 @@ def ngram_scores(
     """
     sequences = [token_sequence(document.text, tokenizer) for document in train]
     model = NgramModel(sequences, tokenizer.vocab_size, max(orders))
-    estimates = model.probabilities([token_sequence(document.text, tokenizer) for document in held_out])
+    estimates = model.probabilities([measured_sequence(document, tokenizer) for document in held_out])
     n_bytes = sum(document.n_bytes for document in held_out)
     return {n: Score(float(-np.log2(estimates[n - 1]).sum()), len(estimates[n - 1]), n_bytes) for n in orders}
 

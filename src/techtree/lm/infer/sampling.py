@@ -92,8 +92,8 @@ def sample(logits: Float[Tensor, " V"], params: SamplingParams, generator: torch
     best, token = logits.max(dim=0)
     if not best.isfinite():
         raise InputError(
-            f"a model's scores must be numbers; the best one is {best.item():g}: its files are damaged, or its "
-            "numbers grow too large for the precision in which it computes"
+            f"a model's scores must be numbers; the best one is {best.item():g}: its files are damaged, or "
+            "its numbers grow too large for the precision in which it computes"
         )
     if params.temperature == 0:
         return int(token)

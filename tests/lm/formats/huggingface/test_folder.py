@@ -307,7 +307,7 @@ def test_a_weight_that_is_no_number_is_refused_by_its_name_in_the_file(family, v
 def test_a_weight_too_large_for_the_wanted_type_is_refused(folder):
     change_tensors(folder, lambda t: t | {NORM: torch.full((48,), 1e6)})
     assert load_model(folder).model.norm.weight[0] == 1e6
-    with pytest.raises(InputError, match="model.norm.weight in .* must hold numbers that float16 holds"):
+    with pytest.raises(InputError, match=r"model.norm.weight in .* must hold numbers that float16 holds"):
         load_model(folder, torch.float16)
 
 
@@ -316,7 +316,7 @@ def test_a_model_with_a_weight_that_is_no_number_is_not_written(tiny_tokenizer, 
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[3, 4] = 7e4
     save_pretrained(tmp_path / "wide", model, tiny_tokenizer)
-    with pytest.raises(InputError, match="model.layers.0.mlp.up_proj.weight must hold numbers that float16"):
+    with pytest.raises(InputError, match=r"model.layers.0.mlp.up_proj.weight must hold numbers that float16"):
         save_pretrained(tmp_path / "narrow", model, tiny_tokenizer, torch.float16)
     assert not (tmp_path / "narrow").exists()
 
