@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "write a model for other programs: Hugging Face's, or llama.cpp's GGUF",
     "serve": "serve a model to an editor over HTTP, on this machine only",
     "bench": "measure the program beside its peers, in a clone",
+    "learn": "write the technologies yourself, and have them graded",
     "map": "draw the tree: what is unlocked, open, locked",
     "unlock": "verify the four unlock rules",
     "mutants": "try a technology's tests on mechanical mutants of it",

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from techtree import atomic, streams
+from techtree.learn import workspace
 from techtree.tree import drawing
 from techtree.tree.certificate import certificates, read_certificates, state
 from techtree.tree.graph import load_tree
@@ -15,7 +16,10 @@ from techtree.tree.graph import load_tree
 
 @dataclass(frozen=True)
 class Config:
-    """Draw the tree: what is unlocked, stale, open, locked or planned."""
+    """Draw the tree: what is unlocked, stale, open, locked or planned.
+
+    In a learner's workspace (`techtree learn`) that is said of the learner's own versions, elsewhere of ours.
+    """
 
     tech: Annotated[str, tyro.conf.Positional] = ""
     """Show this technology alone: what it needs and why, what it opens, where it leads."""
@@ -27,8 +31,12 @@ class Config:
 def run(config: Config) -> int:
     """Print the map, or write it."""
     tree = load_tree()
-    issued, current = read_certificates(tree.root), certificates(tree)
-    states = {tech.id: state(tree, tech, issued, current) for tech in tree.technologies}
+    mine = workspace.find(Path.cwd(), tree) if config.svg is None else None
+    if mine is not None:
+        states = {tech.id: mine.state(tech) for tech in tree.technologies}
+    else:
+        issued, current = read_certificates(tree.root), certificates(tree)
+        states = {tech.id: state(tree, tech, issued, current) for tech in tree.technologies}
     if config.svg is not None:
         atomic.write_text(config.svg, drawing.picture(tree, states))
     elif config.tech:

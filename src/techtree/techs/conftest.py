@@ -199,7 +199,7 @@ class Reporter:
             return report
         verdict = "skipped" if report.skipped else "failed" if report.failed else "passed"
         why = _first_line(call.excinfo) if call.excinfo else ""
-        facts = list(getattr(call.excinfo.value, "facts", [])) if call.excinfo else []
+        facts = _facts(item, call.excinfo, self.file) if call.excinfo and self.file else []
         if verdict != "skipped" and self.seal and (exchanged := self.seal.broken()):
             verdict, why, facts = "failed", f"exchanges {exchanged}, on which the verdict stands", []
         if verdict == "failed":
@@ -264,6 +264,25 @@ class Reporter:
 def _subject_of(item) -> subject.Subject | None:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return params.get("impl")
+
+
+def _facts(item, excinfo, file: Path) -> list[str]:
+    """Return a few lines that show a learner what was asked and what went wrong."""
+    drawn = getattr(excinfo.value, "facts", None)
+    if drawn:
+        return list(drawn)
+    facts = []
+    if item.function.__doc__:
+        facts.append(" ".join(item.function.__doc__.split())[:200])
+    frames = [(Path(frame.path), frame.lineno + 1, str(frame.statement).strip()) for frame in excinfo.traceback]
+    asked = [statement for path, _, statement in frames if path == item.path]
+    if asked:
+        facts.append("asked: " + " ".join(asked[-1].split())[:200])
+    inside = [(number, statement) for path, number, statement in frames if path == file]
+    if inside and frames[-1][0] != item.path:
+        facts.append(f"in your line {inside[-1][0]}: {' '.join(inside[-1][1].split())[:160]}")
+    what = "".join(traceback.format_exception_only(excinfo.type, excinfo.value)).strip().splitlines()
+    return [*facts, *(line[:200] for line in what[:3])]
 
 
 def _label(item) -> str:

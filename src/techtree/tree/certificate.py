@@ -21,16 +21,22 @@ FILE = "certificates.json"
 def certificates(tree: Tree) -> dict[str, str]:
     """Return the certificate that each written technology would have now."""
     current: dict[str, str] = {}
+    described = ("tech.toml", "README.md", "variants.py")
     for tech in tree.written:
         upstream = [current.get(need.tech, "") for need in sorted(tech.requires, key=lambda need: need.tech)]
-        current[tech.id] = digest([*(each.encode() for each in upstream), *_contents(tech)])
+        current[tech.id] = digest([*(each.encode() for each in upstream), *_contents(tech, described)])
     return current
 
 
-def _contents(tech: Technology) -> list[bytes]:
-    """Return what the rules speak of, each file after its name."""
+def contract(tech: Technology) -> str:
+    """Return the hash of what a version of a technology is judged by, without its prerequisites."""
+    return digest(_contents(tech, ("tech.toml", "variants.py")))
+
+
+def _contents(tech: Technology, named: Iterable[str]) -> list[bytes]:
+    """Return what a certificate speaks of, each file after its name."""
     judged = [*sources(tech.file("")), *sorted(tech.file("").glob("test_*.py"))]
-    judged += [tech.file(name) for name in ("tech.toml", "README.md", "variants.py")]
+    judged += [tech.file(name) for name in named]
     judged += [tech.file("").parent.parent / name for name in ("battery.py", "conftest.py")]
     return [part for path in judged if path.is_file() for part in (path.name.encode(), path.read_bytes())]
 

@@ -49,6 +49,12 @@ def missing_from_description(tech: Technology) -> list[str]:
     return problems
 
 
+def hints(tech: Technology) -> list[str]:
+    """Return the hints of a technology, each revealing more than the one before."""
+    text = tech.file("hints.md").read_text(encoding="utf-8")
+    return [part.strip() for part in re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]]
+
+
 def _sections(text: str) -> dict[str, str]:
     """Return the text below each second-level heading; headings inside code fences do not count."""
     sections: dict[str, str] = {}
