@@ -104,8 +104,10 @@ def test_a_mistyped_corpus_leaves_nothing_that_stops_the_corrected_command(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--minutes", "1e308"], "--minutes must be above 0, and 525600 at most; got 1e+308"),
-        (["--minutes", "inf"], "--minutes must be above 0"),
+        (["--minutes", "1e308"], "--minutes must be 525600, a year, at most; got 1e+308"),
+        (["--minutes", "inf"], "--minutes must be 525600"),
+        (["--minutes", "nan"], "--minutes must be above 0"),
+        (["--minutes", "-1e308"], "--minutes must be above 0"),
         (["--seed", str(2**65)], f"--seed must be {2**63 - 1} at most; got {2**65}"),
         (["--seed", "-1"], "--seed must be at least 0; got -1"),
         (["--seed", str(2**63)], "--seed must be"),

@@ -1,5 +1,6 @@
 """The tiny model behind the protocol."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -170,3 +171,50 @@ def test_weights_stay_as_they_are_stored_where_the_machine_multiplies_so(
     model, _ = torch_engine.load_to_decode(tmp_path)
     assert model.dtype == getattr(torch, expected)
     assert model(torch.arange(9)[None]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("temperature", [1e-46, 5e-324, 1e-30, 1e-9, 1e-5, 1e5, 1e38, 1e39, 1e308])
+def test_extreme_temperatures(engine, temperature):
+    request = InfillRequest(SOURCE[:30], SOURCE[30:], max_tokens=6, temperature=temperature, seed=1)
+    result = engine.infill(request)
+    assert result.stop in ("end_of_text", "max_tokens", "rule")
+    if temperature < 1e-4:
+        assert result.text == engine.infill(dataclasses.replace(request, temperature=0)).text
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"top_p": 1e-46},
+        {"top_p": 0.0},
+        {"min_p": 5e-324},
+        {"min_p": 1.0},
+        {"top_k": 2**63 - 1},
+        {"seed": 2**63 - 1},
+        {"n_indent": 2**63 - 1},
+        {"max_line_ms": 1e308},
+        {"max_line_ms": 5e-324},
+        {"max_tokens": 2**63 - 1},
+        {"timeout_s": 1e308},
+    ],
+)
+def test_other_extreme_numbers(engine, extreme):
+    request = dataclasses.replace(
+        InfillRequest(SOURCE[:30], SOURCE[30:], max_tokens=4, temperature=0.8, seed=1), **extreme
+    )
+    assert engine.infill(request).stop in ("end_of_text", "max_tokens", "rule", "slow", "context")
+
+
+def test_ten_at_once_without_a_slot_are_all_answered(engine):
+    requests = [InfillRequest(SOURCE[:n], SOURCE[n:], max_tokens=3) for n in range(10, 30, 2)]
+    alone = [engine.infill(request).text for request in requests]
+    with ThreadPoolExecutor(10) as pool:
+        assert [done.text for done in pool.map(engine.infill, requests)] == alone
+
+
+def test_the_name_of_a_folder_that_is_not_utf8():
+    from pathlib import Path
+
+    from techtree.engines.torch_engine import model_name
+
+    assert model_name(Path("runs/a\udcff\x1b/model")) == "a\\xff\\x1b"

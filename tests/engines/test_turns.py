@@ -142,3 +142,33 @@ def test_an_exception_gives_the_turn_back(turns):
 def test_who_is_void_at_once_does_not_decode(turns):
     with turns.take(0, lambda: True) as turn:
         assert turn is None
+
+
+def test_the_line_is_as_long_as_their_patience():
+    turns = Turns(max_waiting=100)
+    for _ in range(30):  # The mean of what turns take comes near 20 ms.
+        with turns.take(None, never):
+            time.sleep(0.02)
+    askers = [Asker(turns).has_joined(i + 1) for i in range(11)]
+    assert askers[0].decodes.wait(TIMEOUT_S)
+    # Ten are waiting: 0.2 s at least, before the eleventh.
+    impatient = turns.take(None, never, time.monotonic() + 0.1)
+    with pytest.raises(EngineBusyError, match="10 requests are waiting already, for about 0 s"), impatient:
+        pass
+    patient = Asker(turns, deadline=time.monotonic() + TIMEOUT_S).has_joined(12)
+    for asker in (*askers, patient):
+        asker.leave.set()
+    assert patient.decodes.wait(TIMEOUT_S)
+
+
+def test_those_who_gave_up_make_nobody_wait():
+    turns = Turns(max_waiting=100)
+    turns._turn_s = 10.0
+    holder = Asker(turns).has_joined(1)
+    gone = [Asker(turns).has_joined(i + 2) for i in range(20)]
+    for asker in gone:
+        asker.cancelled.set()
+    next_one = Asker(turns, deadline=time.monotonic() + 5)
+    holder.leave.set()
+    assert next_one.decodes.wait(TIMEOUT_S)
+    next_one.leave.set()

@@ -84,17 +84,50 @@ def test_caps():
     assert parse(n_predict=0).request.max_tokens == 0
 
 
+@pytest.mark.parametrize("n_predict", [-1, -2, -1.0, 2**40])
+def test_as_many_tokens_as_there_are(n_predict):
+    assert parse(n_predict=n_predict).request.max_tokens == MAX_N_PREDICT
+
+
+@pytest.mark.parametrize("chunk", [{"text": "x"}, {"text": "x", "filename": None}, {"text": "x", "time": 3}])
+def test_a_chunk_may_come_without_a_filename(chunk):
+    named = {"text": "y", "filename": "b.py"}
+    assert parse(input_extra=[chunk, named]).request.extra == (Chunk("tmp", "x"), Chunk("b.py", "y"))
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("\ud83d", "\ufffd"),
+        ("a\ude00b", "a\ufffdb"),
+        ("\ud83d\ude00", "😀"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("😀\ud83d", "😀\ufffd"),
+        ("\ufeff\ud800x", "\ufeff\ufffdx"),
+    ],
+)
+def test_half_a_character_becomes_a_mark_in_every_text(text, whole):
+    request = parse(
+        input_prefix=text,
+        input_suffix=text,
+        prompt=text,
+        input_extra=[{"text": text, "filename": text}],
+        stop=[text],
+    ).request
+    assert (request.prefix, request.suffix) == (whole + whole, whole)
+    assert (request.extra, request.stop) == ((Chunk(whole, whole),), (whole,))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("input_prefix", None),
         ("input_prefix", 1),
-        ("input_prefix", "\ud800"),
         ("input_suffix", None),
         ("input_suffix", ["b"]),
         ("prompt", 3),
         ("prompt", [1, 2]),
-        ("n_predict", -1),
+        ("n_predict", -3),
         ("n_predict", "7"),
         ("n_predict", 7.5),
         ("n_predict", True),
@@ -139,9 +172,9 @@ def test_what_is_malformed_is_refused_by_name(field, value):
 @pytest.mark.parametrize(
     ("chunk", "name"),
     [
-        ({}, "filename"),
+        ({}, "text"),
         ({"filename": "ok"}, "text"),
-        ({"text": "ok"}, "filename"),
+        ({"filename": ["a"], "text": "ok"}, "filename"),
         ({"filename": 123}, "filename"),
         ({"filename": 123, "text": "abc"}, "filename"),
         ({"filename": "ok", "text": 123}, "text"),

@@ -1,7 +1,6 @@
 """`techtree serve`: a model behind HTTP, for the editors on this machine."""
 
 import json
-import logging
 import sys
 import threading
 from dataclasses import dataclass
@@ -39,10 +38,10 @@ def run(config: Config) -> int:
     with listener:
         from techtree.engines.torch_engine import TorchEngine
         from techtree.serve.app import create_app
+        from techtree.serve.log import log_to
 
         engine = TorchEngine.load(folder)
-        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        logging.getLogger("techtree").setLevel(logging.INFO)
+        log_to(sys.stderr)
         print(f"serving {folder} (context of {engine.context_length} tokens)")
         print(greeting(address.url, config.api_key), flush=True)
         stopping = threading.Event()

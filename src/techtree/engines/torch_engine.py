@@ -19,12 +19,16 @@ from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train.precision import compute_dtype
+from techtree.streams import escaped
 
 MAX_CONTEXT_LENGTH = 2048
 """Of a model that could see more: on a CPU, reading it would take longer than anybody waits."""
 
-MAX_WAITING = 2
-"""Requests that wait while one is answered."""
+MAX_WAITING = 63
+"""Requests that wait while one is answered; how many of them make sense, `Turns` knows."""
+
+MIN_TEMPERATURE = 1e-5
+"""Below, only tokens whose scores are equal up to rounding share the probability: it is greedy."""
 
 
 class TorchEngine:
@@ -72,7 +76,11 @@ class TorchEngine:
         """Answer a question, when its turn has come; see `Engine.infill`."""
         deadline = time.monotonic() + request.timeout_s
         sampling = SamplingParams(
-            request.temperature, request.top_k, request.top_p, request.min_p, request.seed
+            0.0 if 0 < request.temperature < MIN_TEMPERATURE else request.temperature,
+            request.top_k,
+            request.top_p,
+            request.min_p,
+            request.seed,
         )
         with self._turns.take(request.slot, cancelled, deadline) as turn:
             if turn is None:
@@ -122,7 +130,8 @@ def model_name(folder: Path) -> str:
     'small'
     """
     folder = Path(os.path.realpath(folder))
-    return folder.parent.name if folder.name == "model" else folder.name
+    name = folder.parent.name if folder.name == "model" else folder.name
+    return escaped(name, keep_lines=False)
 
 
 def _text(request: InfillRequest) -> fim_prompt.FimText:

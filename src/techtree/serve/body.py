@@ -35,7 +35,8 @@ async def read_object(request: Request) -> dict:
         raise ApiError(400, "the body must arrive whole") from None
     try:
         # RecursionError: brackets nested too deeply. ValueError: also bytes that are no UTF-8.
-        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        # Half of a character beyond U+FFFF may stand in it as three bytes; what becomes of it, see `fields`.
+        value = json.loads(data.decode("utf-8", "surrogatepass"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body must be JSON; {error}") from error
     if not isinstance(value, dict):

@@ -1,15 +1,21 @@
 """Typed access to the fields of a JSON object; what is malformed is refused by its name."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from techtree.serve.errors import ApiError
 
 MAX_INTEGER = 2**63 - 1
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 
 class Fields:
     """The fields of an object. Unknown ones are ignored; null means left out.
+
+    A string may hold half of a character beyond U+FFFF, as an editor leaves it that cuts text by UTF-16's
+    units: it becomes U+FFFD, and two halves one after the other become the character.
 
     Parameters
     ----------
@@ -93,12 +99,8 @@ class Fields:
     def _as_text(self, name: str, value: object) -> str:
         if not isinstance(value, str):
             raise self._error(name, "a string", value)
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ApiError(
-                400, f'"{self._where}{name}" must be Unicode; it has half a surrogate pair at {error.start}'
-            ) from None
+        if _HALF.search(value):
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return value
 
     def _error(self, name: str, expected: str, value: object) -> ApiError:

@@ -17,6 +17,12 @@ N_PREDICT = 128
 MAX_N_PREDICT = 512
 """More are never generated, however many a request wants."""
 
+UNLIMITED = (-1, -2)
+"""llama.cpp's words for as many tokens as there are, and as many as its context holds."""
+
+UNNAMED_FILE = "tmp"
+"""llama.cpp's name for the file of a chunk that comes without."""
+
 MAX_STOP_STRINGS = 64
 
 SAMPLING_DEFAULTS = {"top_k": 40, "top_p": 0.95, "min_p": 0.05}
@@ -49,7 +55,8 @@ def parse_call(body: Mapping[str, object]) -> InfillCall:
     suffix = fields.text("input_suffix")
     prompt = fields.text("prompt", "")
     extra = tuple(
-        Chunk(chunk.text("filename"), chunk.text("text")) for chunk in fields.objects("input_extra")
+        Chunk(chunk.text("filename", UNNAMED_FILE), chunk.text("text"))
+        for chunk in fields.objects("input_extra")
     )
     stop = fields.texts("stop") or ()
     if len(stop) > MAX_STOP_STRINGS:
@@ -59,7 +66,7 @@ def parse_call(body: Mapping[str, object]) -> InfillCall:
         prefix=prefix + prompt,
         suffix=suffix,
         extra=extra,
-        max_tokens=min(fields.integer("n_predict", N_PREDICT, minimum=0), MAX_N_PREDICT),
+        max_tokens=_n_predict(fields),
         stop=tuple(string for string in stop if string),
         n_indent=fields.integer("n_indent", 0, minimum=0),
         max_line_ms=fields.number("t_max_predict_ms", 0, minimum=0) or None,
@@ -67,6 +74,11 @@ def parse_call(body: Mapping[str, object]) -> InfillCall:
         **_sampling(fields),
     )
     return InfillCall(request, fields.boolean("stream", default=False), fields.texts("response_fields"))
+
+
+def _n_predict(fields: Fields) -> int:
+    n_predict = fields.integer("n_predict", N_PREDICT, minimum=min(UNLIMITED))
+    return MAX_N_PREDICT if n_predict in UNLIMITED else min(n_predict, MAX_N_PREDICT)
 
 
 def _sampling(fields: Fields) -> dict:

@@ -10,13 +10,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from techtree.errors import InputError
+from techtree.serve.connection import Connection
 from techtree.serve.guard import Address, is_loopback
 
 STOP_TIMEOUT_S = 1
 """For requests under way when the server is stopped."""
 
-MAX_CONNECTIONS = 64
-"""At once; more get 503."""
+BACKLOG = 512
+"""How many connections may wait to be accepted; fewer than the files that a process may open."""
 
 
 def open_socket(host: str, port: int, api_key: str | None) -> tuple[socket.socket, Address]:
@@ -74,7 +75,7 @@ def _bind(listener: socket.socket, where: tuple) -> None:
         # A port that a stopped server used a moment ago is free. (Windows would let two servers share it.)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(where)
-    listener.listen(MAX_CONNECTIONS)
+    listener.listen(BACKLOG)
 
 
 def _why_not(error: OSError, host: str, port: int) -> str:
@@ -101,9 +102,9 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 access_log=False,
-                http="h11",
+                backlog=BACKLOG,
+                http=Connection,
                 lifespan="off",
-                limit_concurrency=MAX_CONNECTIONS,
                 log_config=None,
                 proxy_headers=False,  # nobody stands between us and an editor
                 server_header=False,

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.types import Receive
 
 from techtree.engines.engine import Engine, InfillRequest, InfillResult
+from techtree.serve.connection import MAX_CONNECTIONS
 
 
 class Runner:
@@ -23,6 +25,8 @@ class Runner:
     def __init__(self, engine: Engine, stopping: threading.Event):
         self._engine = engine
         self._stopping = stopping
+        # Each request a thread: one that waits for another's end still hears that its client has gone.
+        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "infill")
 
     async def infill(
         self, request: InfillRequest, receive: Receive, on_text: Callable[[str], None] | None = None
@@ -43,7 +47,8 @@ class Runner:
         def cancelled() -> bool:
             return gone.is_set() or self._stopping.is_set()
 
-        work = asyncio.ensure_future(asyncio.to_thread(self._engine.infill, request, cancelled, on_text))
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, self._engine.infill, request, cancelled, on_text)
         watch = asyncio.ensure_future(_until_gone(receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)

@@ -49,11 +49,10 @@ class BuildConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.minutes <= MAX_MINUTES:
-            raise InputError(
-                f"--minutes must be above 0, and {MAX_MINUTES} at most; got {self.minutes:g}: 5 is a good "
-                "start"
-            )
+        if not self.minutes > 0:
+            raise InputError(f"--minutes must be above 0; got {self.minutes:g}: 5 is a good start")
+        if self.minutes > MAX_MINUTES:
+            raise InputError(f"--minutes must be {MAX_MINUTES}, a year, at most; got {self.minutes:g}")
         if self.n_steps is not None:
             check_range("--steps", self.n_steps, 1, MAX_STEPS)
         check_range("--seed", self.seed, 0, MAX_SEED)
