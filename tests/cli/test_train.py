@@ -1,5 +1,6 @@
 """`techtree train`: what it makes, how it goes on, and what is wrong with its inputs."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,9 +14,13 @@ from techtree.cli.main import main
 
 pytest.importorskip("torch")
 
+from lm.byte_level_tokenizers import train_library_tokenizer
+from lm.families import FAMILIES, random_model
 from techtree.lm.data.store import TokenStore
 from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.pipeline.run_folder import locked
+from techtree.lm.tokenizer import Tokenizer
+from techtree.lm.tokenizer_settings import TokenizerSettings
 from techtree.lm.train.checkpoint_folder import checkpoint_path, newest
 from techtree.lm.train.step_log import CsvLog
 
@@ -149,6 +154,31 @@ def test_it_goes_on_with_a_given_model(whole, data, tmp_path, capsys):
     (tmp_path / "more" / "report.json").unlink()
     assert train(data, tmp_path / "more", "--depth", "1", *words[2:]) == 2
     assert "was begun with --init" in capsys.readouterr().err
+
+
+def test_a_model_for_chats_keeps_its_end_of_turn_and_its_template(data, tiny_texts, tmp_path):
+    """Whichever file names it: all that the given model had, the new one has."""
+    library = train_library_tokenizer(tiny_texts, "qwen2", special=("<|endoftext|>", "<|im_end|>", "<|x|>"))
+    end, turn, other = map(library.token_to_id, ("<|endoftext|>", "<|im_end|>", "<|x|>"))
+    given, prepared = tmp_path / "given", tmp_path / "data"
+    settings = TokenizerSettings("{{ messages }}", ("<|im_end|>",), (turn, other))
+    tokenizer = Tokenizer(library, settings)
+    config = dataclasses.replace(FAMILIES["qwen3"], vocab_size=tokenizer.vocab_size)
+    save_pretrained(given, random_model(config), tokenizer)
+    words = ["--out", str(prepared), "--tokenizer", str(given), "--seq-len", "64", "--fim-rate", "0"]
+    assert main(["data", str(data.parent / "corpus"), *words]) == 0
+    run = ["--steps", "1", "--batch-tokens", "64"]
+    assert train(prepared, tmp_path / "run", "--init", str(given), *run) == 0
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((tmp_path / "run" / "model" / name).read_text())
+        assert values["eos_token_id"] == [turn, other, end]
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (tmp_path / "run" / "model" / name).read_bytes() == (given / name).read_bytes()
+    # A new model with that tokenizer has the template too, and so the token that the template ends with.
+    assert train(prepared, tmp_path / "new", "--depth", "1", *run) == 0
+    _, found = load_pretrained(tmp_path / "new" / "model")
+    assert found.chat_template == "{{ messages }}"
+    assert found.end_ids == (turn, end)
 
 
 def test_it_branches_from_a_checkpoint(whole, data, tmp_path):

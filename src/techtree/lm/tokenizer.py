@@ -213,6 +213,10 @@ class Tokenizer:
         except KeyError as error:
             raise InputError(f"ids must be in the vocabulary of {self.vocab_size}; got {error}") from error
 
+    def has_bytes(self, i: int) -> bool:
+        """Whether an id stands for some bytes."""
+        return i in self._token_bytes
+
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
         """The twin that reads special tokens from text."""

@@ -1,14 +1,17 @@
 """The whole way from a text with a hole to what is inserted, with a model that says what the test wants."""
 
+import json
+
 import pytest
 import torch
 
+from lm.byte_level_tokenizers import train_library_tokenizer
 from techtree.lm.infer.fim_prompt import FimText
 from techtree.lm.infer.generate import Limits, PrefixCache
 from techtree.lm.infer.infill import infill
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
-from techtree.lm.tokenizer import SPECIAL_TOKENS
+from techtree.lm.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 GREEDY = SamplingParams()
 
@@ -55,6 +58,47 @@ def test_every_special_token_ends_the_text_and_none_is_shown(tiny_tokenizer, cac
     result = run(tiny_tokenizer, cache, "def f(x):\n    ")
     assert result.text == "return x"
     assert result.stop == "end_of_text"
+
+
+@pytest.mark.parametrize(
+    "token", ["<|fim_pad|>", "<|im_end|>", "<|repo_name|>", "</think>", "<｜fim▁hole｜>"]
+)
+def test_the_marks_of_other_tokenizers_end_the_text_and_none_is_shown(
+    tiny_texts, tiny_model, token, monkeypatch
+):
+    library = train_library_tokenizer(tiny_texts, "qwen2", vocab_size=500, special=("<|endoftext|>",))
+    library.add_tokens(["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", token])  # not called special
+    tokenizer = Tokenizer(library)
+    ids = iter([*tokenizer.encode("return x"), library.token_to_id(token), *tokenizer.encode("yz")])
+    monkeypatch.setattr(
+        type(tiny_model),
+        "logits",
+        lambda self, hidden: (
+            torch.nn.functional.one_hot(torch.tensor(next(ids)), 512).float().expand(1, 1, -1)
+        ),
+    )
+    result = run(tokenizer, PrefixCache(tiny_model, 128), "def f(x):\n    ")
+    assert (result.text, result.stop) == ("return x", "end_of_text")
+
+
+def test_a_token_without_bytes_ends_the_text(tiny_texts, tiny_model, monkeypatch):
+    """Some vocabularies hold words that are neither bytes nor added tokens."""
+    spec = json.loads(train_library_tokenizer(tiny_texts, "qwen2", vocab_size=500).to_str())
+    spec["model"]["vocab"]["日本"] = 505
+    spec["added_tokens"] += [
+        {"id": 506 + i, "content": f"<|fim_{name}|>"} for i, name in enumerate(("prefix", "suffix", "middle"))
+    ]
+    tokenizer = Tokenizer(spec)
+    ids = iter([*tokenizer.encode("ab"), 505, *tokenizer.encode("yz")])
+    monkeypatch.setattr(
+        type(tiny_model),
+        "logits",
+        lambda self, hidden: (
+            torch.nn.functional.one_hot(torch.tensor(next(ids)), 512).float().expand(1, 1, -1)
+        ),
+    )
+    result = run(tokenizer, PrefixCache(tiny_model, 128), "x")
+    assert (result.text, result.stop) == ("ab", "rule")
 
 
 def test_pieces_are_the_text(tiny_tokenizer, cache, says):

@@ -106,8 +106,8 @@ def collect(
     -----
     Text must be UTF-8, Python's default. Files in another encoding, even if they declare it (PEP 263),
     are left out: they are old and rare (none of the 734 of Python 3.11). Unless it is wanted to the
-    byte, a text loses its byte-order mark, and its line ends become LF, as in Python's own reader. Links within folders are not followed, so nothing
-    outside them is read and no loop can occur.
+    byte, a text loses its byte-order mark, and its line ends become LF, as in Python's own reader.
+    Links within folders are not followed, so nothing outside them is read and no loop can occur.
     """
     roots = [_existing(Path(path)) for path in paths]
     base = _common_folder(roots)

@@ -26,11 +26,11 @@ class TextStream:
 
         Bytes that can never become UTF-8 set `is_broken`; they and all that follow are dropped, because
         a file that is UTF-8 must stay so. So does an id that means no bytes at all, which a model may have
-        beyond those of its tokenizer.
+        beyond those of its tokenizer, or a tokenizer among its own.
         """
         if self.is_broken:
             return ""
-        if token >= self._tokenizer.vocab_size:
+        if not self._tokenizer.has_bytes(token):
             self.is_broken = True
             return ""
         data = self._held + self._tokenizer.decode_bytes([token])

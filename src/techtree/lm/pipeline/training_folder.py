@@ -30,6 +30,7 @@ from techtree.lm.pipeline.data_folder import TOKENS
 from techtree.lm.pipeline.plan import DEFAULT_DEPTH, TOKENS_PER_STEP
 from techtree.lm.pipeline.run_folder import check_settings, locked, record_settings
 from techtree.lm.pipeline.shapes import SHAPES
+from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.config import Recipe, TrainConfig
 from techtree.lm.train.loss_plot import loss_plot
@@ -94,6 +95,8 @@ class Prepared:
     store: TokenStore
     model: ModelConfig
     init: LanguageModel | None
+    tokenizer: Tokenizer
+    """The store's, and of a model that is gone on with, what its files say of it besides."""
     train: TrainConfig
     batch_size: int
     """Rows of a step, over all ranks."""
@@ -154,17 +157,17 @@ def prepare(run: FolderRun) -> Prepared:
         strategy=run.strategy,
         **dataclasses.asdict(run.recipe),
     )
-    init = None if run.init is None else _load_init(run.init, store)
+    init, tokenizer = (None, store.tokenizer) if run.init is None else _load_init(run.init, store)
     if init is None:
         new = SHAPES[run.shape](run.depth or DEFAULT_DEPTH, store.tokenizer.vocab_size)
         model = dataclasses.replace(new, max_seq_len=store.seq_len)
     else:
         model = init.config
-    return Prepared(run, store, model, init, config, n_rows)
+    return Prepared(run, store, model, init, tokenizer, config, n_rows)
 
 
-def _load_init(folder: Path, store: TokenStore) -> LanguageModel:
-    """Return the model to go on with, which must have learned the data's tokens."""
+def _load_init(folder: Path, store: TokenStore) -> tuple[LanguageModel, Tokenizer]:
+    """Return the model to go on with, which must have learned the data's tokens, and its tokenizer."""
     model, tokenizer = load_pretrained(folder)
     if tokenizer.to_json() != store.tokenizer.to_json():
         raise InputError(
@@ -176,7 +179,7 @@ def _load_init(folder: Path, store: TokenStore) -> LanguageModel:
             f"the model of {folder} reads {model.config.max_seq_len} tokens at most; the data's rows have "
             f"{store.seq_len}: make the data with a smaller --seq-len"
         )
-    return model
+    return model, tokenizer
 
 
 def train_folder(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], None]) -> dict[str, Any]:
@@ -230,7 +233,7 @@ def _train_locked(prepared: Prepared, ranks: Ranks, on_step: Callable[[Step], No
     report: dict[str, Any] = {}
     with ranks.together():
         if ranks.is_first:
-            save_pretrained(run.folder / MODEL, model, prepared.store.tokenizer, for_others=False)
+            save_pretrained(run.folder / MODEL, model, prepared.tokenizer, for_others=False)
             report = _write_report(prepared)
     return report
 

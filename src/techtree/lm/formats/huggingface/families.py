@@ -1,7 +1,7 @@
 """The families, from the plainest on: `family_of` takes the first that can carry a config."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from techtree.errors import InputError, did_you_mean
@@ -247,7 +247,12 @@ def read_config(values: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
 
 
 def write_config(
-    config: ModelConfig, end_of_text_id: int, dtype: str, *, for_others: bool = True
+    config: ModelConfig,
+    end_of_text_id: int,
+    dtype: str,
+    *,
+    for_others: bool = True,
+    end_ids: Sequence[int] = (),
 ) -> tuple[Family, dict[str, Any]]:
     """Return the family that carries a shape, and the contents of its `config.json`.
 
@@ -261,6 +266,8 @@ def write_config(
         How the weights are stored, such as "float32".
     for_others
         Whether other programs must be able to read it.
+    end_ids
+        All tokens that end what the model says, where there are more.
 
     Raises
     ------
@@ -282,7 +289,12 @@ def write_config(
         "dtype": dtype,
         "torch_dtype": dtype,  # how version 4 of transformers calls it
         "bos_token_id": end_of_text_id,
-        "eos_token_id": end_of_text_id,
+        "eos_token_id": one_or_all(end_ids or (end_of_text_id,)),
         # transformers gives a padding token's embedding no gradient, and every token here needs one.
         "pad_token_id": None,
     }
+
+
+def one_or_all(ids: Sequence[int]) -> int | list[int]:
+    """Return ids as their files have them: a single one by itself."""
+    return ids[0] if len(ids) == 1 else list(ids)

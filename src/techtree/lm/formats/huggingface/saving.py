@@ -11,7 +11,7 @@ import torch
 from techtree.atomic import write_text
 from techtree.errors import InputError
 from techtree.lm.formats.finite import check_finite
-from techtree.lm.formats.huggingface.families import write_config
+from techtree.lm.formats.huggingface.families import one_or_all, write_config
 from techtree.lm.formats.huggingface.family import Family
 from techtree.lm.formats.huggingface.folder import CONFIG, GENERATION, INDEX, WEIGHTS, stale_weights
 from techtree.lm.formats.huggingface.stored import StoredTensors
@@ -62,10 +62,18 @@ def save_pretrained(
     folder = Path(folder)
     end_of_text = tokenizer.end_of_text_id
     family, config = write_config(
-        model.config, end_of_text, str(dtype).removeprefix("torch."), for_others=for_others
+        model.config,
+        end_of_text,
+        str(dtype).removeprefix("torch."),
+        for_others=for_others,
+        end_ids=tokenizer.end_ids,
     )
     check_finite(model.state_dict(), dtype, _WIDER)
-    generation = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
+    generation = {
+        "bos_token_id": end_of_text,
+        "eos_token_id": one_or_all(tokenizer.end_ids),
+        "pad_token_id": end_of_text,
+    }
     try:
         tokenizer.save(folder)
         write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
