@@ -9,6 +9,7 @@ from techtree.cli.main import COMMANDS
 from techtree.tree import drawing
 from techtree.tree.certificate import certificates, read_certificates, state
 from techtree.tree.graph import load_tree
+from techtree.tree.links import with_links
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,12 @@ def test_every_relative_link_leads_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", text)
     relative = [link for link in links if not re.match(r"[a-z]+:", link)]
     assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("tech", load_tree().written, ids=lambda tech: tech.id)
+def test_the_links_at_the_end_of_a_page_are_current(tech):
+    """After a change: python -m techtree.tree.links."""
+    assert tech.file("README.md").read_text(encoding="utf-8") == with_links(load_tree(), tech)
 
 
 def test_the_picture_of_the_tree_is_current():

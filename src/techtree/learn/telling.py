@@ -1,5 +1,7 @@
 """What a check says, in at most fifteen lines: what is wrong, why, and what to try. Never our solution."""
 
+import textwrap
+
 from techtree.learn.checking import Verdict
 from techtree.learn.workspace import Workspace
 from techtree.tree.technology import Technology
@@ -58,7 +60,8 @@ def _failed(workspace: Workspace, verdict: Verdict) -> list[str]:
     if verdict.problem:
         lines.append(f"  {verdict.problem}")
     if verdict.mistake:
-        lines.append(f"  diagnosis: equal to the version in which {verdict.mistake}")
+        named = f"diagnosis: equal to the version in which {verdict.mistake}"
+        lines += textwrap.wrap(named, MAX_COLUMNS, initial_indent="  ", subsequent_indent="    ")[:3]
     if outcome.failures:
         # What a battery's sweep found comes with the smallest input on which it fails.
         test = next(

@@ -274,7 +274,7 @@ def _facts(item, excinfo, file: Path) -> list[str]:
     facts = []
     if item.function.__doc__:
         facts.append(" ".join(item.function.__doc__.split())[:200])
-    frames = [(Path(frame.path), frame.lineno + 1, str(frame.statement).strip()) for frame in excinfo.traceback]
+    frames = [(Path(each.path), each.lineno + 1, str(each.statement).strip()) for each in excinfo.traceback]
     asked = [statement for path, _, statement in frames if path == item.path]
     if asked:
         facts.append("asked: " + " ".join(asked[-1].split())[:200])
@@ -282,7 +282,7 @@ def _facts(item, excinfo, file: Path) -> list[str]:
     if inside and frames[-1][0] != item.path:
         facts.append(f"in your line {inside[-1][0]}: {' '.join(inside[-1][1].split())[:160]}")
     what = "".join(traceback.format_exception_only(excinfo.type, excinfo.value)).strip().splitlines()
-    return [*facts, *(line[:200] for line in what[:3])]
+    return [*facts, *(line[:200] for line in what[:3] if not line.lstrip().startswith("+"))]
 
 
 def _label(item) -> str:

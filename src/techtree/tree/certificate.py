@@ -11,6 +11,7 @@ from pathlib import Path
 
 from techtree import atomic
 from techtree.errors import InputError
+from techtree.tree.description import LINKS
 from techtree.tree.graph import Tree
 from techtree.tree.import_rule import sources
 from techtree.tree.technology import Technology
@@ -38,7 +39,14 @@ def _contents(tech: Technology, named: Iterable[str]) -> list[bytes]:
     judged = [*sources(tech.file("")), *sorted(tech.file("").glob("test_*.py"))]
     judged += [tech.file(name) for name in named]
     judged += [tech.file("").parent.parent / name for name in ("battery.py", "conftest.py")]
-    return [part for path in judged if path.is_file() for part in (path.name.encode(), path.read_bytes())]
+    # The generated links of a page tell of other technologies, not of this one.
+    end = LINKS.encode()
+    return [
+        part
+        for path in judged
+        if path.is_file()
+        for part in (path.name.encode(), path.read_bytes().partition(end)[0])
+    ]
 
 
 def digest(parts: Iterable[bytes]) -> str:

@@ -20,6 +20,9 @@ SECTIONS = (
 )
 """The headings of a description, in order."""
 
+LINKS = "<!-- Made from the graph by `python -m techtree.tree.links`. -->"
+"""Where the generated end of a page begins (`techtree.tree.links`)."""
+
 MIN_WORDS = 12
 """A section with fewer words says nothing. (The shortest honest one, a single reference, has about that.)"""
 
@@ -29,7 +32,7 @@ def missing_from_description(tech: Technology) -> list[str]:
     path = tech.file("README.md")
     if not path.is_file():
         return ["README.md is missing"]
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").partition(LINKS)[0]
     sections = _sections(text)
     problems = [f'README.md: the section "{name}" is missing' for name in SECTIONS if name not in sections]
     problems += [
