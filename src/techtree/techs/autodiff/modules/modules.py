@@ -96,14 +96,12 @@ class Module:
         ValueError
             When two parameters have the same name, as keys with dots can give; the message says which.
         """
-        named: dict[str, Parameter] = {}
-        for name, each in _walk(self):
+        names: set[str] = set()
+        for name, each in _walk(self, "", set()):
             if isinstance(each, Parameter):
-                if name in named:
-                    raise ValueError(
-                        f"each parameter needs a name of its own; got two called {name!r}: rename one"
-                    )
-                named[name] = each
+                if name in names:
+                    raise ValueError(f"names must differ; got two parameters called {name!r}: rename one")
+                names.add(name)
                 yield name, each
 
     def parameters(self) -> Iterator[Parameter]:
@@ -119,7 +117,7 @@ class Module:
         return self._switch(False)
 
     def _switch(self, is_training: bool) -> Self:
-        for _, each in _walk(self):
+        for _, each in _walk(self, "", set()):
             if isinstance(each, Module):
                 each.is_training = is_training
         return self
@@ -161,26 +159,22 @@ class Module:
             parameter.data[...] = values[name]
 
 
-def _walk(root: Module) -> Iterator[tuple[str, Module | Parameter]]:
-    """Give each module and each parameter once, depth first, in order, with its path."""
-    seen: set[int] = set()
-    waiting: list[tuple[str, object]] = [("", root)]
-    while waiting:
-        path, each = waiting.pop()
-        if id(each) in seen:
-            continue
-        if isinstance(each, Module):
-            inside = vars(each)
-        elif isinstance(each, dict):
-            inside = each
-        elif isinstance(each, list | tuple):
-            inside = dict(enumerate(each))
-        elif isinstance(each, Parameter):
-            inside = {}
-        else:
-            continue
-        seen.add(id(each))
-        if isinstance(each, Module | Parameter):
-            yield path, each
-        children = [(f"{path}.{name}" if path else str(name), child) for name, child in inside.items()]
-        waiting += reversed(children)
+def _walk(each: object, path: str, seen: set[int]) -> Iterator[tuple[str, Module | Parameter]]:
+    """Give each module and parameter in an object once, in order, with its path; ``seen`` holds their ids."""
+    if id(each) in seen:
+        return
+    if isinstance(each, Module):
+        inside = vars(each)
+    elif isinstance(each, dict):
+        inside = each
+    elif isinstance(each, list | tuple):
+        inside = dict(enumerate(each))
+    elif isinstance(each, Parameter):
+        inside = {}
+    else:
+        return
+    seen.add(id(each))
+    if isinstance(each, Module | Parameter):
+        yield path, each
+    for name, child in inside.items():
+        yield from _walk(child, f"{path}.{name}" if path else str(name), seen)
