@@ -42,6 +42,9 @@ QWEN2_PATTERN = (
 )
 """What a word is, before BPE merges bytes within it. Every digit is a word of its own."""
 
+LLAMA3_PATTERN = QWEN2_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+"""Like Qwen2's, with up to three digits in a word."""
+
 _ASCII_WORD = re.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -188,6 +191,34 @@ class Tokenizer:
             return list(chain.from_iterable(map(self._word_ids.__getitem__, _ASCII_WORD.findall(text))))
         library = self._exact if is_exact else self._plain
         return library.encode(_require_unicode(text), add_special_tokens=False).ids
+
+    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a text, and the character at which, or within which, each begins."""
+        encoding = self._plain.encode(_require_unicode(text), add_special_tokens=False)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
+    @cached_property
+    def splits_at_lines(self) -> bool:
+        """Whether no word crosses the start of a line that is not blank, so that lines can be encoded apart.
+
+        It is so with the patterns of Qwen2 and Llama 3, and not with GPT-2's, where blanks at the start of a
+        line are in a word with the line feed before them.
+        """
+        match self._spec["pre_tokenizer"]:
+            case {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {
+                        "type": "Split",
+                        "pattern": {"Regex": pattern},
+                        "behavior": "Isolated",
+                        "invert": False,
+                    },
+                    {"type": "ByteLevel", "use_regex": False},
+                ],
+            }:
+                return pattern in (QWEN2_PATTERN, LLAMA3_PATTERN)
+        return False
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `encode` does."""

@@ -3,11 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, normalizers, pre_tokenizers
 
+from lm.byte_level_tokenizers import PRE_TOKENIZERS, train_library_tokenizer, train_tokenizer
 from techtree.errors import InputError
 from techtree.lm.data.fill_in_the_middle import Cut, encode_cut
 from techtree.lm.infer.fim_prompt import Chunk, FimText, fim_prompt, first_tokens, last_chunks, last_lines
-from techtree.lm.tokenizer import SPECIAL_TOKENS
+from techtree.lm.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 CODE = "".join(f"def f{i}(x):\n    y = x + {i}\n\n    return y * {i * i}\n\n\n" for i in range(60))
 
@@ -128,8 +130,86 @@ WORDS = st.sampled_from(
         "\x0c",
         "\u2028",
         " \n  y",
+        "\r",
+        "\n\r",
+        " \r",
+        "\n    b",
+        "e\u0301",
+        "\u0301",
+        "0123456789",
+        "\x1c",
+        "\x85",
     ]
 )
+
+
+@pytest.fixture(
+    scope="module", params=[*PRE_TOKENIZERS, "qwen2 with NFC", "split at nothing", "split anywhere"]
+)
+def foreign(request, tiny_texts):
+    """A tokenizer that splits in this way."""
+    texts = [*tiny_texts, *["a\n    b\n\n        c = e\u0301 日本\r\n" * 50] * 3]
+    normalizer = normalizers.NFC() if "NFC" in request.param else None
+    name = request.param if request.param in PRE_TOKENIZERS else "qwen2"
+    library = train_library_tokenizer(texts, name, normalizer=normalizer)
+    pattern = {"split at nothing": r"\z", "split anywhere": r"[^\n]{1,3}|\n *"}.get(request.param)
+    if pattern:
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        library.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    return Tokenizer(library)
+
+
+def test_the_sample_of_a_tokenizer_that_takes_line_feed_and_blanks_together(tiny_texts):
+    tokenizer = train_tokenizer([*tiny_texts, "a\n    b" * 200], "gpt-2")
+    assert last_lines(tokenizer, "a\n    b", 100) == (tokenizer.encode("a\n    b"), False)
+    assert len(tokenizer.encode("a\n    b")) < len([i for t in ("a\n", "    b") for i in tokenizer.encode(t)])
+
+
+@settings(max_examples=150)
+@given(text=st.lists(WORDS, max_size=40).map("".join))
+def test_a_prefix_has_the_ids_of_the_whole_whatever_splits_it(foreign, text):
+    assert last_lines(foreign, text, 1000) == (foreign.encode(text), False)
+
+
+@settings(max_examples=80)
+@given(text=st.lists(WORDS, max_size=60).map("".join), room=st.integers(0, 30))
+def test_a_prefix_that_is_cut_has_the_last_ids_of_the_whole(foreign, text, room):
+    ids, is_cut = last_lines(foreign, text, room)
+    whole = foreign.encode(text)
+    assert len(ids) <= room
+    assert ids == whole[len(whole) - len(ids) :]
+    assert is_cut == (len(ids) < len(whole))
+
+
+def test_a_long_prefix_has_the_last_ids_of_the_whole(foreign, tiny_texts):
+    for text in (tiny_texts[0] * 3, "x = '日本'\n" * 9000, "a" * 9000 + CODE, "".join(tiny_texts)):
+        for room in (40, 500):
+            ids, is_cut = last_lines(foreign, text, room)
+            assert is_cut
+            assert 0.7 * room <= len(ids) <= room
+            assert ids == foreign.encode(text)[-len(ids) :]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("x = '\ud83d", "x = '\ufffd"),
+        ("\ude42' + y", "\ufffd' + y"),
+        ("a\ud83d\ude42b", "a🙂b"),
+        ("\ud83d\ud83d\ude42\ude42", "\ufffd🙂\ufffd"),
+        ("\ufeff\udcff", "\ufeff\ufffd"),
+        ("🙂", "🙂"),
+    ],
+)
+@pytest.mark.parametrize("place", ["prefix", "suffix", "text", "filename"])
+def test_half_a_character_is_replaced_and_loses_nothing_else(tiny_tokenizer, text, whole, place):
+    def prompt(text):
+        words = dict.fromkeys(["prefix", "suffix", "text", "filename"], "x") | {place: text}
+        chunk = Chunk(words.pop("filename"), words.pop("text"))
+        return fim_prompt(tiny_tokenizer, FimText(**words, extra=(chunk,)), 200)
+
+    assert prompt(text) == prompt(whole)
 
 
 @settings(max_examples=300)

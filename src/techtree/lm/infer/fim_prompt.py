@@ -7,12 +7,14 @@
 The models of this project learn both orders. In "spm" the prefix stands last: while somebody types, the
 prompt only grows at its end, and everything before is in the cache.
 
-Text is encoded without special tokens: a file that contains `<fim_middle>` is a file, not a command.
+Text is encoded without special tokens: a file that contains `<fim_middle>` is a file, not a command. What an
+editor has cut within a character is no text: half of a surrogate pair becomes U+FFFD.
 """
 
 import re
 import zlib
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +41,12 @@ MIN_CHUNK_TOKENS = 16
 MAX_TOKEN_CHARS = 32
 """Text beyond so many characters per token of room is not even looked at; longer tokens are rare."""
 
-_LINE_START = re.compile(r"(?<=\n)(?=[^\n]*\S)")
-"""Where a line starts that is not blank. No token crosses such a place, so lines can be encoded apart."""
+LEAD_CHARS = 1000
+"""Of the text before the end that is encoded. They are encoded too and left out, as the first words may be split
+otherwise than in the whole text."""
+
+_LINE_START = re.compile(r"(?<=\n)(?=[^\S\r\n]*\S)")
+"""Where a line starts that is not blank."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def fim_prompt(tokenizer: Tokenizer, text: FimText, max_tokens: int, order: Orde
     """
     if max_tokens < MIN_PROMPT_TOKENS:
         raise InputError(f"a prompt needs room for {MIN_PROMPT_TOKENS} tokens or more; got {max_tokens}")
+    text = _whole(text)
     room = max_tokens - N_SENTINELS
     suffix, suffix_is_cut = first_tokens(tokenizer, text.suffix, int(room * SUFFIX_SHARE))
     prefix, prefix_is_cut = last_lines(tokenizer, text.prefix, room - len(suffix))
@@ -113,28 +120,54 @@ def first_tokens(tokenizer: Tokenizer, text: str, room: int) -> tuple[list[int],
 def last_lines(tokenizer: Tokenizer, text: str, room: int) -> tuple[list[int], bool]:
     """Return the end of a text in at most `room` tokens, and whether its start was left out.
 
+    The tokens are the last ones of the whole text's, which the model has learned, whatever they are cut at.
     Where exactly the text is cut depends on its lines alone: among the lines at which a cut loses at
     most `CUT_SLACK` of the room, the one with the smallest checksum is first. When a few characters are
     typed, that is still the same line, and what is in the cache stays useful. (The last line, which is
     being typed, is no place to cut.)
     """
     end = text[-room * MAX_TOKEN_CHARS :] if room else ""
-    lines = _LINE_START.split(end)
     encoded: list[list[int]] = []  # from the last line to the first
     n_tokens, candidates = 0, []
-    for line in reversed(lines):
-        ids = tokenizer.encode(line)
+    for line, ids in _lines_backwards(tokenizer, end, room):
         n_tokens += len(ids)
         encoded.append(ids)
         if n_tokens > room:
             break
         if len(encoded) > 1 and n_tokens >= room * (1 - CUT_SLACK):
-            candidates.append((zlib.crc32(line.encode("utf-8", "surrogatepass")), len(encoded)))
+            candidates.append((zlib.crc32(line.encode("utf-8")), len(encoded)))
     if n_tokens <= room and len(end) == len(text):
         return _joined(encoded), False
     if candidates:
         return _joined(encoded[: min(candidates)[1]]), True
     return _joined(encoded)[-room:] if room else [], True
+
+
+def _lines_backwards(tokenizer: Tokenizer, text: str, room: int) -> Iterator[tuple[str, list[int]]]:
+    """Yield each line and the ids that begin in it, from the last line on; more than `room` ids, or all."""
+    if tokenizer.splits_at_lines:
+        for line in reversed(_LINE_START.split(text)):
+            yield line, tokenizer.encode(line)
+        return
+    text, ids, starts = _last_tokens(tokenizer, text, room)
+    end, n_left = len(text), len(ids)
+    for begin in reversed([0, *(match.start() for match in _LINE_START.finditer(text))]):
+        first = bisect_left(starts, begin, hi=n_left)
+        yield text[begin:end], ids[first:n_left]
+        end, n_left = begin, first
+
+
+def _last_tokens(tokenizer: Tokenizer, text: str, room: int) -> tuple[str, list[int], list[int]]:
+    """Return an end of a text with its ids and the characters they begin at: more than `room`, or all."""
+    n_chars = 8 * room
+    while True:
+        begin = max(0, len(text) - n_chars - LEAD_CHARS)
+        end = text[begin:]
+        ids, starts = tokenizer.encode_with_starts(end)
+        n_lead = bisect_left(starts, LEAD_CHARS) if begin else 0
+        if begin == 0 or len(ids) - n_lead > room:
+            return end, ids[n_lead:], starts[n_lead:]
+        n_chars *= 4
 
 
 def last_chunks(tokenizer: Tokenizer, chunks: Sequence[Chunk], room: int) -> tuple[list[int], bool]:
@@ -152,6 +185,20 @@ def last_chunks(tokenizer: Tokenizer, chunks: Sequence[Chunk], room: int) -> tup
             return _joined(parts), True
         room -= 1 + len(ids)
     return _joined(parts), False
+
+
+def _whole(text: FimText) -> FimText:
+    """Return the same text without halves of characters."""
+    extra = tuple(Chunk(_whole_text(chunk.filename), _whole_text(chunk.text)) for chunk in text.extra)
+    return FimText(_whole_text(text.prefix), _whole_text(text.suffix), extra)
+
+
+def _whole_text(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # two halves that meet are one character
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _joined(parts: Sequence[list[int]]) -> list[int]:

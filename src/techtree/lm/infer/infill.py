@@ -74,7 +74,7 @@ def infill(
     Raises
     ------
     InputError
-        When the context is too short for any prompt, or the text is not Unicode.
+        When the context is too short for any prompt, or the model's scores are no numbers.
     """
     result = Infilling()
     tokens = iter(())

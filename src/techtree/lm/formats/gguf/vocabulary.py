@@ -30,6 +30,7 @@ from techtree.lm.tokenizer import (
     FIM_MIDDLE,
     FIM_PREFIX,
     FIM_SUFFIX,
+    LLAMA3_PATTERN,
     QWEN2_PATTERN,
     SPECIAL_TOKENS,
     Tokenizer,
@@ -41,8 +42,6 @@ an unused one never."""
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Also what the library's own ByteLevel splits by."""
-LLAMA3_PATTERN = QWEN2_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-"""Like Qwen2's, with up to three digits in a word."""
 
 _DIGITS = "digits"
 _NAMES = {
