@@ -101,6 +101,25 @@ def test_stop_strings():
     assert shown_text("a ST", place, "complete").text == "a ST"
 
 
+@pytest.mark.parametrize(
+    ("before", "stop", "raw"),
+    [
+        ("x = ", " <EOT", " <EOT"),
+        ("x = ", "  # end", "  # end"),
+        ("return\t", " \n\n", " \n\n"),
+        ("x = ", " y", "  yes y"),
+        ("x = ", "   STOP", "    STOP"),
+        ("x = ", "a b", "  a b"),
+    ],
+)
+def test_a_stop_string_with_blanks_in_front_is_held_back_from_its_first_one(before, stop, raw):
+    place = Place(before, "\n", stop=(stop,))
+    last = shown_text(raw, place)
+    assert last.stopping_word == stop
+    for n in range(len(raw)):
+        assert last.text.startswith(shown_text(raw[:n], place).text)
+
+
 def test_how_many_lines():
     assert shown("x = ", "1\ny = 2", "\n") == "1\ny = 2"
     assert shown("x = ", "1\ny = 2", "\n", lines="single") == "1"
@@ -161,17 +180,24 @@ TEXTS = st.lists(PARTS, max_size=14).map("".join)
 AROUND = st.lists(PARTS, max_size=6).map("".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(
     AROUND,
     TEXTS,
     AROUND,
     st.integers(0, 4),
-    st.lists(st.sampled_from(["STOP", "\n\n", ")x", "return", " y"]), max_size=2),
+    st.lists(
+        st.sampled_from(["STOP", "\n\n", ")x", "return", " y", "  x", " ", "    return", " \n", "\tx", " ST"])
+        | TEXTS,
+        max_size=2,
+    ),
     st.sampled_from(["auto", "single", "multiple"]),
     st.sampled_from(["complete", "cut"]),
 )
 @example("", "\n    return yx", "\n    return y", 0, [], "auto", "complete")
+@example("", "yxx", "", 0, ["x", "yxx"], "auto", "complete")
+@example("", "yxx", "", 0, ["xx", "yxx"], "auto", "complete")
+@example("x = ", " <EOT", "\n", 0, [" <EOT"], "auto", "complete")
 def test_nothing_is_ever_taken_back(before, raw, after, n_indent, stop, lines, end):
     place = Place(before, after, n_indent, tuple(stop), lines)
     before = ""  # what has been shown

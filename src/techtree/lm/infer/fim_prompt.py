@@ -42,8 +42,8 @@ MAX_TOKEN_CHARS = 32
 """Text beyond so many characters per token of room is not even looked at; longer tokens are rare."""
 
 LEAD_CHARS = 1000
-"""Of the text before the end that is encoded. They are encoded too and left out, as the first words may be split
-otherwise than in the whole text."""
+"""Of the text before the end that is encoded. They are encoded too and left out, as the first words may be
+split otherwise than in the whole text."""
 
 _LINE_START = re.compile(r"(?<=\n)(?=[^\S\r\n]*\S)")
 """Where a line starts that is not blank."""

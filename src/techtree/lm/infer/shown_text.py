@@ -80,10 +80,11 @@ def shown_text(raw: str, place: Place, end: Literal["open", "complete", "cut"] =
         With `is_over`, no further token can change it.
     """
     text, word = _before_stop(raw, place.stop)
-    text = _without_doubled_space(text, place)
     is_over = bool(word)
     if end == "open" and not is_over:
+        # Of what the model wrote: a stop string may begin with blanks that are not shown.
         text = text[: len(text) - _overlap(text, place.stop)]
+    text = _without_doubled_space(text, place)
     for rule in (_first_line, _inside_block, _before_next_line):
         cut = rule(text, place)
         if cut is not None:
@@ -92,12 +93,16 @@ def shown_text(raw: str, place: Place, end: Literal["open", "complete", "cut"] =
 
 
 def _before_stop(text: str, stops: Sequence[str]) -> tuple[str, str]:
-    """Return the text before the earliest stop string, and that string."""
-    found = [(text.find(stop), stop) for stop in stops if stop and stop in text]
+    """Return the text before the stop string that was whole first, and that string.
+
+    Of several that end at the same character it is the longest. So it does not matter how many characters
+    came at once.
+    """
+    found = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop and stop in text]
     if not found:
         return text, ""
-    place, stop = min(found)
-    return text[:place], stop
+    end, _, stop = min(found)
+    return text[: end - len(stop)], stop
 
 
 def _overlap(text: str, following: Sequence[str]) -> int:
