@@ -1,13 +1,21 @@
-"""Shape checking for all tests of the product, and a tiny model that they share."""
+"""Shape checking for all tests of the product, a tiny model that they share, and which files they judge."""
 
 import importlib.util
+import os
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests find their own modules
+TESTS = Path(__file__).parent
+
+sys.path.insert(0, str(TESTS))  # so that tests find their own modules
+# The processes that tests start find them too, and no file that somebody left where the tests run.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+os.environ["PYTHONSAFEPATH"] = "1"
+
+from tracked import copy_tracked, is_known, is_left_out  # noqa: E402 - now it is found
 
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("typeguard"):
     import jaxtyping
@@ -25,6 +33,23 @@ if importlib.util.find_spec("hypothesis"):
 
 TINY_SOURCES = ("bisect.py", "contextlib.py", "fnmatch.py", "heapq.py", "shlex.py", "textwrap.py")
 """Of the standard library; 100 kB together."""
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which files are judged, where that is not what git tracks."""
+    return "" if is_known() else "git does not know this folder: every file in it is judged as the project's"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out tests that git does not track, unless somebody names them, or a folder of them."""
+    named = [Path(config.invocation_params.dir, word.partition("::")[0]) for word in config.args]
+    return is_left_out(collection_path, named) or None
+
+
+@pytest.fixture(scope="session")
+def project_copy(tmp_path_factory) -> Path:
+    """The project's files and nothing else, in a folder of their own."""
+    return copy_tracked(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")

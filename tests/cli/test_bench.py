@@ -4,6 +4,7 @@ import techtree
 from techtree.cli.bench import Config, benchmarks, run, summary
 from techtree.cli.main import main
 from techtree.errors import InputError
+from tracked import is_tracked
 
 
 @pytest.fixture
@@ -46,6 +47,15 @@ def test_outside_of_a_clone_there_are_none(tmp_path, monkeypatch):
 
 
 def test_the_benchmarks_of_this_clone_say_what_they_do():
-    found = benchmarks()
+    found = {name: path for name, path in benchmarks().items() if is_tracked(path)}
     assert {"loading", "recipe", "throughput", "time_to_loss"} <= set(found)
     assert all(summary(path) for path in found.values())
+
+
+@pytest.mark.parametrize("content", [b'if __name__ == "__main__":\n    )', b"\xff", b"\0", b"(" * 100_000])
+def test_a_file_that_is_no_program_stops_no_other(clone, content, capsys):
+    write(clone, "speed", "pass")
+    (clone / "bench" / "notes.py").write_bytes(content)
+    assert main(["bench"]) == 0
+    assert "speed          What it does\n" in capsys.readouterr().out
+    assert main(["bench", "speed"]) == 0

@@ -7,11 +7,11 @@ is paid, or no longer used, must be struck out, and nothing new may be added.
 import tomllib
 from pathlib import Path
 
-import techtree
 from techtree.tree.graph import load_tree
 from techtree.tree.symbols import used_symbols
+from tracked import ROOT, tracked_files
 
-PACKAGE = Path(techtree.__file__).parent
+PACKAGE = ROOT / "src" / "techtree"
 TREE = load_tree()
 BORROWED = ("torch.nn", "torch.optim", "tokenizers", "safetensors", "transformers")
 """Where machine-learning parts lie. Plain tensors (`torch.*`) are opened by `tensor_autodiff`."""
@@ -27,7 +27,13 @@ def debts() -> dict[str, str]:
 
 def borrowed() -> set[str]:
     """Every borrowed symbol that the product uses."""
-    files = [path for tower in ("lm", "engines", "serve", "cli") for path in (PACKAGE / tower).rglob("*.py")]
+    towers = [PACKAGE / tower for tower in ("lm", "engines", "serve", "cli")]
+    files = [
+        path
+        for path in tracked_files()
+        if path.suffix == ".py" and any(path.is_relative_to(tower) for tower in towers)
+    ]
+    assert len(files) > 50
     symbols = {symbol for path in files for symbol in used_symbols(path.read_text(encoding="utf-8"))}
     # `from tokenizers import models` borrows nothing yet; `models.BPE` does.
     ends = {s for s in symbols if not any(other.startswith(f"{s}.") for other in symbols)}

@@ -1,7 +1,6 @@
 """What the pages say can be done, can be done: commands exist, links lead somewhere, pictures are current."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +9,10 @@ from techtree.tree import drawing
 from techtree.tree.certificate import certificates, read_certificates, state
 from techtree.tree.graph import load_tree
 from techtree.tree.links import with_links
+from tracked import ROOT, tracked_files
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.parts))
-PAGES = [page for page in PAGES if "runs" not in page.relative_to(ROOT).parts]
+PAGES = [path for path in tracked_files() if path.suffix == ".md"]
 
 
 def test_the_readme_is_short_and_begins_with_two_commands():

@@ -1,5 +1,6 @@
 """Rules that hold for the whole program: quiet imports, a light command line, one-line errors."""
 
+import os
 import subprocess
 import sys
 
@@ -27,11 +28,12 @@ print("loaded:", [name for name in {HEAVY!r} if name in sys.modules])
     assert run.stdout.endswith("loaded: []\n")
 
 
-def test_every_module_can_be_imported_and_none_does_anything_visible(tmp_path):
+def test_every_module_can_be_imported_and_none_does_anything_visible(project_copy, tmp_path):
     """No output, no file, no warning, no thread, no changed environment."""
     code = """
 import os, pkgutil, sys, threading, importlib
 import techtree
+assert techtree.__file__.startswith(os.environ["PYTHONPATH"])
 before = dict(os.environ)
 names = [m.name for m in pkgutil.walk_packages(techtree.__path__, "techtree.")]
 names = [n for n in names if not n.rpartition(".")[2].startswith(("test_", "conftest", "__main__"))]
@@ -43,7 +45,11 @@ assert os.listdir() == []
 assert len(names) > 20
 """
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(project_copy / "src")},
     )
     assert (run.stdout, run.stderr) == ("", "")
 

@@ -57,10 +57,13 @@ def benchmarks() -> dict[str, Path]:
             "./techtree bench there"
         )
     found = sorted(folder.glob("*.py"))
-    return {path.stem: path for path in found if 'if __name__ == "__main__"' in path.read_text("utf-8")}
+    return {path.stem: path for path in found if b'if __name__ == "__main__"' in path.read_bytes()}
 
 
 def summary(path: Path) -> str:
     """Return the first line of a program's description, up to the example of how to call it."""
-    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    try:
+        text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"no program: {error}"
     return text.partition("\n")[0].partition(": `")[0].rstrip(".")
