@@ -350,7 +350,7 @@ EQUIVALENTS = {
             lambda x: x * (math.erfc(-x / math.sqrt(2)) / 2),
             lambda x: (
                 math.erfc(-x / math.sqrt(2)) / 2
-                + x * math.exp(-min(x * x, 1490) / 2) / math.sqrt(2 * math.pi)
+                + x * math.exp(-min(x * x, 1e4) / 2) / math.sqrt(2 * math.pi)
             ),
         )
     },
@@ -358,6 +358,46 @@ EQUIVALENTS = {
     "gelu_tanh as x * sigmoid(2 u)": {"gelu_tanh": _curve(lambda a: a * _s(2 * _u(a)), _tanh_slope)},
     "silu by the product rule of the tape": {"silu": _tape_silu},
     "silu as x / 2 * (1 + tanh(x / 2))": {"silu": lambda x: x * 0.5 * (1 + (x * 0.5).tanh())},
+}
+
+
+def _harmless(before, *pairs):
+    """Name the mutants of a statement: the text before and after, each with the reason."""
+    return {f"{before} => {before.replace(old, new)}": why for old, new, why in pairs}
+
+
+HARMLESS = {
+    **_harmless(
+        "N_SERIES, N_FRACTION = (34, 40)",
+        *(("34, 40", each, "a term more or less, below the last digit") for each in ("35, 40", "33, 40")),
+        *(("34, 40", each, "a term more or less, below the last digit") for each in ("34, 41", "34, 39")),
+    ),
+    **_harmless(
+        "size = np.minimum(np.abs(x.astype(np.result_type(x, np.float32))), 6)",
+        ("x, np.float32", "np.float32, x", "the order of two dtypes"),
+        ("6)", "7)", "erf is 1 from 6 on"),
+    ),
+    **_harmless(
+        "value, is_near = (np.empty_like(size), size < 2)", ("<", "<=", "both expansions are right at 2")
+    ),
+    **_harmless(
+        "for n in range(2 * N_SERIES + 1, 1, -2):",
+        ("S + 1", "S - 1", "a term less, below the last digit"),
+        ("2 * N", "3 * N", "more terms"),
+        ("1, 1,", "1, 2,", "n is odd: it ends at 3 either way"),
+    ),
+    **_harmless(
+        "near = np.clip(x.data, -40, 40)",
+        ("x.data, -40", "-40, x.data", "the larger of the two, whichever is first"),
+        *(("-40", each, "the density is 0 there") for each in ("-41", "-39")),
+        *((" 40", each, "the density is 0 there") for each in (" 41", " 39")),
+    ),
+    **_harmless(
+        "near = np.clip(x.data, -10, 10)",
+        *(("-10", each, "tanh(u) is -1 there") for each in ("-11", "-9")),
+        *((" 10", each, "tanh(u) is 1 there") for each in (" 11", " 9")),
+    ),
+    "return np.where(x >= 0, 1, e) / (1 + e) => return np.where(x > 0, 1, e) / (1 + e)": "e is 1 at 0",
 }
 
 

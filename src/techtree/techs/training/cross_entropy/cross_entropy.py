@@ -27,8 +27,8 @@ def cross_entropy(
     Parameters
     ----------
     logits
-        (..., n_classes), with any leading axes or none, at least one class; finite, of any size and any
-        distance: 1e4 must neither overflow nor lose digits. Not changed.
+        (..., n_classes), with any leading axes or none, and at least one class. Finite, also of size 1e4 and
+        far apart: nothing overflows, and no probability is too small. Not changed.
     targets
         (...): an integer for each token, of any integer dtype; a class from 0 to n_classes - 1, or
         ``ignore_index``. Not changed.
@@ -54,7 +54,7 @@ def cross_entropy(
     Notes
     -----
     The gradient of a token's loss is ``p - onehot(target)``, divided by the number of tokens that count for
-    ``"mean"``. Between the two passes at most one array of the size of ``logits`` is kept, besides
+    ``"mean"``. Between the two passes at most two arrays of the size of ``logits`` are kept, besides
     ``logits.data`` itself.
 
     Examples

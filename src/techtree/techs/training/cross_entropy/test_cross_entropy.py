@@ -1,0 +1,334 @@
+"""Oracles: the definition in loops with `math.fsum`, its gradient p - onehot, values worked out by hand."""
+
+import gc
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from techtree.techs import battery
+from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
+from techtree.techs.battery import Case
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def slow_softmax(row):
+    exponentials = [math.exp(max(each - max(row), -745.2)) for each in row]
+    total = math.fsum(exponentials)
+    return np.array(exponentials) / total, math.log(total)
+
+
+def slow_losses(x, targets, ignore_index):
+    losses = np.zeros(targets.shape)
+    for at in np.ndindex(targets.shape):
+        if targets[at] != ignore_index:
+            row = x[at].tolist()
+            losses[at] = (max(row) - row[int(targets[at])]) + slow_softmax(row)[1]
+    return losses
+
+
+def slow_cross_entropy(x, targets, ignore_index=-100, reduction="mean"):
+    losses = slow_losses(x, targets, ignore_index)
+    if reduction == "none":
+        return losses
+    total = math.fsum(losses.ravel())
+    n = int((targets != ignore_index).sum())
+    return np.array(total / max(n, 1) if reduction == "mean" else total)
+
+
+def slow_gradient(g, x, targets, ignore_index=-100, reduction="mean"):
+    gradient = np.zeros(x.shape)
+    n = int((targets != ignore_index).sum()) if reduction == "mean" else 1
+    for at in np.ndindex(targets.shape):
+        if targets[at] != ignore_index:
+            p, _ = slow_softmax(x[at].tolist())
+            p[int(targets[at])] -= 1
+            gradient[at] = p * (g[at] if reduction == "none" else g) / n
+    return [gradient]
+
+
+def size_of_error(x, targets, ignore_index=-100, reduction="mean"):
+    """Rounding units of the largest logit, for each token that is added up."""
+    counted = x[targets != ignore_index]
+    n = len(counted) if reduction == "sum" else 1
+    return n * (1 + np.abs(counted).max(initial=0))
+
+
+def function_of_arrays(impl):
+    def function(x, targets, **options):
+        result = impl.cross_entropy(Tensor(x), targets, **options)
+        assert isinstance(result, Tensor)
+        return result
+
+    return function
+
+
+def leaf(x):
+    return Tensor(np.array(x), requires_grad=True)
+
+
+def value_and_gradient(impl, x, targets, g=None, **options):
+    logits = leaf(x)
+    loss = impl.cross_entropy(logits, np.array(targets), **options)
+    loss.backward(np.ones(loss.shape) if g is None else g)
+    return loss.data, logits.grad
+
+
+def close(got, expected, tolerance=1e-12):
+    assert np.shape(got) == np.shape(expected)
+    assert np.isfinite(got).all()
+    assert np.abs(np.asarray(got) - expected).max(initial=0.0) <= tolerance
+
+
+def test_by_hand(impl):
+    """Odds of 1, 2, 5: the third has 5/8, and costs log(8/5). Odds of 1, 1, 2: the first costs log(4)."""
+    x = np.log([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]])
+    losses = np.array([math.log(8 / 5), math.log(4)])
+    p_minus_onehot = np.array([[1 / 8, 2 / 8, 5 / 8 - 1], [1 / 4 - 1, 1 / 4, 2 / 4]])
+    value, gradient = value_and_gradient(impl, x, [2, 0])
+    close(value, losses.mean())
+    close(gradient, p_minus_onehot / 2)
+    value, gradient = value_and_gradient(impl, x, [2, 0], reduction="sum")
+    close(value, losses.sum())
+    close(gradient, p_minus_onehot)
+    value, gradient = value_and_gradient(impl, x, [2, 0], [3.0, -2.0], reduction="none")
+    close(value, losses)
+    close(gradient, p_minus_onehot * [[3.0], [-2.0]])
+
+
+def test_the_gradient_is_multiplied_by_what_arrives(impl):
+    x = np.log([[1.0, 3.0], [1.0, 1.0]])
+    for reduction, n in (("mean", 2), ("sum", 1)):
+        _, gradient = value_and_gradient(impl, x, [0, 1], np.array(-3.0), reduction=reduction)
+        close(gradient, -3 * np.array([[-3 / 4, 3 / 4], [1 / 2, -1 / 2]]) / n)
+
+
+def test_tokens_that_do_not_count_by_hand(impl):
+    """Three of four count: 3 is the divisor. The row in between gets a gradient of exactly 0."""
+    x = np.log([[1.0, 3.0], [1.0, 1.0], [5.0, 1.0], [3.0, 1.0]])
+    targets = np.array([0, 1, -100, 0])
+    value, gradient = value_and_gradient(impl, x, targets)
+    close(value, (math.log(4) + math.log(2) + math.log(4 / 3)) / 3)
+    close(gradient, np.array([[-3 / 4, 3 / 4], [1 / 2, -1 / 2], [0, 0], [-1 / 4, 1 / 4]]) / 3)
+    assert (gradient[2] == 0).all()
+    value, gradient = value_and_gradient(impl, x, targets, reduction="none")
+    close(value, [math.log(4), math.log(2), 0, math.log(4 / 3)])
+    assert value[2] == 0
+    assert (gradient[2] == 0).all()
+    value, _ = value_and_gradient(impl, x, targets, reduction="sum")
+    close(value, math.log(4) + math.log(2) + math.log(4 / 3))
+
+
+def test_the_mean_is_over_tokens_not_over_sequences(impl):
+    """Losses log 2 thrice in one sequence, log 4 once in the other: all four count the same."""
+    x = np.log([[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[1.0, 3.0], [9.0, 1.0], [1.0, 9.0]]])
+    targets = np.array([[0, 1, 0], [0, -100, -100]])
+    value, gradient = value_and_gradient(impl, x, targets)
+    close(value, (3 * math.log(2) + math.log(4)) / 4)
+    close(np.abs(gradient).sum(axis=-1), np.array([[1, 1, 1], [1.5, 0, 0]]) / 4)
+
+
+def test_any_number_may_be_the_ignored_target(impl):
+    """Also a class, which then never counts; -100 is refused when another is."""
+    x = np.log([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0], [2.0, 1.0, 1.0]])
+    for ignored in (0, 2, 3, -1, 10**6):
+        targets = np.array([1, ignored, 1])
+        value, gradient = value_and_gradient(impl, x, targets, ignore_index=ignored)
+        close(value, (math.log(8 / 3) + math.log(4)) / 2)
+        assert (gradient[1] == 0).all()
+        assert (gradient[[0, 2]] != 0).all()
+    with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+        impl.cross_entropy(Tensor(x), np.array([1, -100, 1]), ignore_index=0)
+
+
+def test_nothing_leaks_from_tokens_that_do_not_count(impl):
+    """Padding may hold anything, and 0 times NaN is NaN."""
+    x = np.log([[1.0, 3.0], [1.0, 1.0], [1.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
+    x[1], x[2], x[4] = np.nan, [np.inf, 0.0], [1e300, -np.inf]
+    targets = np.array([0, -100, -100, 0, -100])
+    for reduction, n in (("mean", 2), ("sum", 1), ("none", 1)):
+        value, gradient = value_and_gradient(impl, x, targets, reduction=reduction)
+        close(value.sum() * n, math.log(4) + math.log(3 / 2))
+        close(gradient * n, [[-3 / 4, 3 / 4], [0, 0], [0, 0], [-1 / 3, 1 / 3], [0, 0]])
+        assert (gradient[[1, 2, 4]] == 0).all()
+
+
+def test_when_nothing_counts(impl):
+    """A batch of padding alone must not turn every weight into NaN."""
+    for shape in [(3, 4), (1, 1), (2, 3, 2), (0, 4), (2, 0, 3), (5,)]:
+        targets = np.full(shape[:-1], -100)
+        for reduction in REDUCTIONS:
+            value, gradient = value_and_gradient(impl, np.ones(shape), targets, reduction=reduction)
+            assert value.shape == (targets.shape if reduction == "none" else ())
+            assert (value == 0).all()
+            assert gradient is None or (gradient.shape == shape and (gradient == 0).all())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_large_logits(impl, dtype):
+    """Whole numbers, whose differences are exact: a loss of 20,000 is one, and not minus log of 0."""
+    x = np.array([[1e4, -1e4, 0], [-1e4, 1e4, -1e4], [500, 396, 500], [1e4, 9e3, 1e4]], dtype)
+    targets = np.array([1, 1, 1, 0])
+    value, gradient = value_and_gradient(impl, x, targets, reduction="none")
+    unit = float(np.finfo(dtype).eps)
+    close(value, [2e4, 0, 104 + math.log(2), math.log(2)], 1e4 * unit)
+    close(gradient, [[1, -1, 0], [0, 0, 0], [0.5, -1, 0.5], [-0.5, 0, 0.5]], 8 * unit)
+    # The same, moved by -1e4 where that is exact.
+    moved, _ = value_and_gradient(impl, np.array([[-9500, -9604, -9500]], dtype), [1])
+    close(moved, 104 + math.log(2), 1e4 * unit)
+
+
+def test_rows_far_apart_do_not_disturb_each_other(impl):
+    x = np.array([[2000.0, 2000.0 + math.log(3)], [-2000.0, -2000.0 + math.log(7)]])
+    value, gradient = value_and_gradient(impl, x, [0, 1], reduction="none")
+    close(value, [math.log(4), math.log(8 / 7)], 1e-11)
+    close(gradient, [[-3 / 4, 3 / 4], [1 / 8, -1 / 8]], 1e-11)
+
+
+def test_what_is_refused(impl):
+    x = Tensor(np.zeros((2, 3)))
+    for wrong in ([0, 3], [-1, 0], [0, -3], [-101, 1], [0, 100], [2**40, 0]):
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            impl.cross_entropy(x, np.array(wrong))
+    for wrong in (
+        np.zeros(3, int),
+        np.zeros((2, 1), int),
+        np.zeros((1, 2), int),
+        np.zeros((2, 3), int),
+        np.zeros((), int),
+        np.zeros(1, int),
+        np.zeros(0, int),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011
+            impl.cross_entropy(x, wrong)
+    for wrong in ([0.0, 1.0], [True, False], [0.5, 1.0]):
+        with pytest.raises(ValueError):  # noqa: PT011
+            impl.cross_entropy(x, np.array(wrong))
+    for wrong in ("average", "Mean", "", "nothing", "batchmean"):
+        with pytest.raises(ValueError):  # noqa: PT011
+            impl.cross_entropy(x, np.array([0, 1]), reduction=wrong)
+    for shape in [(), (2, 0), (0,), (0, 0)]:
+        with pytest.raises(ValueError):  # noqa: PT011
+            impl.cross_entropy(Tensor(np.zeros(shape)), np.full(shape[:-1], -100))
+
+
+def tokens(rng, leading, n_classes, ignored="some", dtype=np.float64, of_targets=np.int64, ignore_index=-100):
+    """Draw logits and targets; of the targets some, none or all are ignored."""
+    x = (rng.normal(size=(*leading, n_classes)) * 2).astype(dtype)
+    targets = rng.integers(n_classes, size=leading)
+    share = {"none": 0.0, "some": 0.3, "all": 1.0}[ignored]
+    targets = np.where(rng.random(leading) < share, ignore_index, targets)
+    return x, targets.astype(of_targets)
+
+
+def cases(rng):
+    found = []
+
+    def add(label, *arguments, **options):
+        for reduction in REDUCTIONS:
+            drawn = tokens(rng, *arguments[:2], **arguments[2])
+            found.append(Case(label, drawn, {**options, "reduction": reduction}))
+
+    for leading in [(), (1,), (2,), (7,), (130,), (2, 3), (3, 1), (0,), (2, 0), (2, 1, 4), (1, 140)]:
+        for ignored in ("some", "none"):
+            add(f"leading axes {leading}, {ignored} ignored", leading, 4, {"ignored": ignored})
+    for n_classes in (1, 2, 3, 33, 130, 300):
+        add(f"{n_classes} classes", (5,), n_classes, {})
+    add("all ignored", (2, 3), 4, {"ignored": "all"})
+    for index in (0, 3, -1, 4, 77):
+        add(f"ignore_index {index}", (3, 5), 4, {"ignore_index": index}, ignore_index=index)
+    for dtype in battery.FLOATS:
+        for leading in ((3,), (2, 70)):
+            add(f"logits of {np.dtype(dtype).name}", leading, 5, {"dtype": dtype})
+    for kind in battery.INTEGERS[:-1]:
+        ignored = "some" if np.dtype(kind).kind == "i" else "none"
+        add(f"targets of {np.dtype(kind).name}", (3, 4), 5, {"of_targets": kind, "ignored": ignored})
+    for layout, change in battery.LAYOUTS.items():
+        x, targets = tokens(rng, (4, 3), 5)
+        found.append(Case(f"logits {layout}", (change(x), targets), {}))
+        change = change if layout != "strided" else lambda t: np.repeat(t, 2, axis=-1)[..., ::2]
+        found.append(Case(f"targets {layout}", (x, change(targets)), {"reduction": "none"}))
+    special = {
+        "all logits equal": lambda shape: np.full(shape, 3.0),
+        "zeros of both signs": lambda shape: np.where(np.arange(math.prod(shape)) % 2, 0.0, -0.0).reshape(
+            shape
+        ),
+        "tiny logits": lambda shape: rng.normal(size=shape) * 1e-300,
+        "large logits": lambda shape: rng.normal(size=shape) * 1e4,
+        "logits far below 0": lambda shape: rng.normal(size=shape) - 1e4,
+        "logits far above 0": lambda shape: rng.normal(size=shape) + 1e4,
+    }
+    for name, make in special.items():
+        for dtype in (np.float64, np.float32):
+            _, targets = tokens(rng, (3, 5), 6)
+            found += [
+                Case(name, (make((3, 5, 6)).astype(dtype), targets), {"reduction": r}) for r in REDUCTIONS
+            ]
+    return sorted(found, key=lambda case: case.arguments[0].size)
+
+
+def test_the_loss_is_its_definition_everywhere(impl, rng):
+    battery.sweep(function_of_arrays(impl), slow_cross_entropy, cases(rng), ulps=32, magnitude=size_of_error)
+
+
+def test_the_gradient_is_its_definition_everywhere(impl, rng):
+    def size(x, targets, ignore_index=-100, reduction="mean"):
+        n = max(int((targets != ignore_index).sum()), 1) if reduction == "mean" else 1
+        return 4 * size_of_error(x, targets, ignore_index, "mean") / n
+
+    battery.sweep_gradients(
+        impl.cross_entropy, slow_gradient, cases(rng), tensor=leaf, rng=rng, ulps=32, magnitude=size
+    )
+
+
+def test_targets_may_be_lists_and_numbers(impl):
+    x = np.log([[1.0, 3.0], [1.0, 1.0]])
+    close(impl.cross_entropy(Tensor(x), [0, 1]).data, (math.log(4) + math.log(2)) / 2)
+    for target in (0, np.int32(0), np.array(0)):
+        loss = impl.cross_entropy(Tensor(x[0]), target, reduction="none")
+        assert loss.shape == ()
+        close(loss.data, math.log(4))
+
+
+def test_gradients_flow_on_and_add_up(impl, rng):
+    x, targets = tokens(rng, (6,), 4)
+    targets[0] = 2
+    w = leaf(x)
+    assert not impl.cross_entropy(Tensor(x), targets).requires_grad
+    with no_grad():
+        assert not impl.cross_entropy(w, targets).requires_grad
+    loss = impl.cross_entropy(w * 2, targets)
+    expected = 2 * slow_gradient(1.0, 2 * x, targets)[0]
+    (loss * 3 + impl.cross_entropy(w * 2, targets)).backward()
+    close(w.grad, 4 * expected)
+    loss.backward()
+    close(w.grad, 5 * expected)
+
+
+def test_losses_do_not_share_state(impl, rng):
+    """Two batches of one shape are under way at once."""
+    (a, s), (b, t) = tokens(rng, (3,), 4, "none"), tokens(rng, (3,), 4, "none")
+    first, second = leaf(a), leaf(b)
+    one, two = impl.cross_entropy(first, s), impl.cross_entropy(second, t)
+    one.backward()
+    two.backward()
+    close(first.grad, slow_gradient(1.0, a, s)[0])
+    close(second.grad, slow_gradient(1.0, b, t)[0])
+
+
+def test_memory_between_the_passes(impl, rng):
+    """At most two arrays of the size of the logits; one operation after the other on the tape keeps five."""
+    logits, targets = leaf(rng.normal(size=(96, 500))), rng.integers(500, size=96)
+    impl.cross_entropy(logits, targets)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        loss = impl.cross_entropy(logits, targets)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert loss.requires_grad
+    assert after - before < 2.5 * logits.data.nbytes
