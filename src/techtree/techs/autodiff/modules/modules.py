@@ -154,27 +154,23 @@ class Module:
         ]
         if problems:
             raise ValueError(f"the state must fit the {type(self).__name__}: {'; '.join(problems)}")
-        values = {name: np.array(state[name], dtype=parameter.dtype) for name, parameter in own.items()}
+        values = {name: np.array(state[name]) for name in own}
         for name, parameter in own.items():
             parameter.data[...] = values[name]
 
 
-def _walk(each: object, path: str, seen: set[int]) -> Iterator[tuple[str, Module | Parameter]]:
-    """Give each module and parameter in an object once, in order, with its path; ``seen`` holds their ids."""
+def _walk(each: object, path: str, seen: set[int]) -> Iterator[tuple[str, object]]:
+    """Give an object and all that is inside once, in order, each with its path; ``seen`` holds their ids."""
     if id(each) in seen:
         return
+    seen.add(id(each))
+    yield path, each
+    inside = {}
     if isinstance(each, Module):
         inside = vars(each)
     elif isinstance(each, dict):
         inside = each
     elif isinstance(each, list | tuple):
         inside = dict(enumerate(each))
-    elif isinstance(each, Parameter):
-        inside = {}
-    else:
-        return
-    seen.add(id(each))
-    if isinstance(each, Module | Parameter):
-        yield path, each
     for name, child in inside.items():
         yield from _walk(child, f"{path}.{name}" if path else str(name), seen)

@@ -186,6 +186,15 @@ def test_a_module_without_parameters(impl):
     m.load_state_dict({})
 
 
+def test_a_parameter_that_is_frozen_is_still_there(impl):
+    m = module(impl, a=p(impl, 1), b=p(impl, 2))
+    m.a.requires_grad = False
+    assert names(m) == list(m.state_dict()) == ["a", "b"]
+    m.load_state_dict({"a": np.array([3.0]), "b": np.array([4.0])})
+    assert [each.data[0] for each in m.parameters()] == [3, 4]
+    assert m.a.requires_grad is False
+
+
 def test_parameters_are_those_of_named_parameters(impl):
     m = module(impl, a=[affine(impl), p(impl)], b={"x": p(impl)})
     expected = [each for _, each in m.named_parameters()]
