@@ -5,6 +5,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -151,6 +152,18 @@ def test_names_what_an_old_or_incomplete_python_lacks(launcher, monkeypatch, cap
     monkeypatch.setattr(sys, "version_info", (3, 6, 15, "final", 0))
     assert launcher.main(["hello"]) == 2
     assert "this is Python 3.6.15" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_windows", [True, False])
+def test_every_python_that_the_readme_names_is_looked_for(launcher, monkeypatch, tmp_path, is_windows):
+    tried = []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(launcher, "IS_WINDOWS", is_windows)
+    monkeypatch.setattr("subprocess.call", lambda command, **streams: tried.append(" ".join(command)) or 1)
+    assert launcher.other_python() is None
+    first, last = re.search(r"Python 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text("utf-8")).groups()
+    for minor in range(int(first), int(last) + 1):
+        assert any(f"3.{minor} " in command for command in tried), minor
 
 
 @posix_only
