@@ -1,6 +1,7 @@
-"""`battery.sweep_plain` accepts what is right and refuses each way in which an answer can be another one."""
+"""The battery accepts what is right, and refuses each way in which an answer can be another one."""
 
 import functools
+import signal
 
 import pytest
 
@@ -62,3 +63,14 @@ def test_truth_is_no_number_and_order_of_keys_counts():
 def test_a_sweep_over_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
         battery.sweep_plain(words, words, [])
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+def test_growth_is_measured_while_a_timer_of_cpu_time_runs():
+    """Such a timer stops a test that takes too long; it must not make half a millisecond look like none."""
+    before = signal.setitimer(signal.ITIMER_PROF, 60)
+    try:
+        ratio = battery.growth(lambda n: sum(range(n)), lambda n: n, 20_000, n_runs=3)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, *before)
+    assert 1 < ratio < 4
