@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,12 @@ from techtree.lm.tokenizer import (
     FIM_MIDDLE,
     FIM_PREFIX,
     FIM_SUFFIX,
+    MAX_TRAINED_CHARS,
     MIN_VOCAB_SIZE,
+    QWEN2_PATTERN,
     SPECIAL_TOKENS,
     Tokenizer,
+    _without_long_words,
 )
 from techtree.lm.tokenizer_settings import TokenizerSettings
 
@@ -94,6 +99,68 @@ def test_training_is_deterministic(tokenizer):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.decode("utf-8").replace("\r\n", "\n") == tokenizer.to_json()
+
+
+# ---- long words
+
+LONG = {
+    "a genome": "".join(random.Random(0).choices("ACGT", k=900_000)),
+    "letters": "".join(random.Random(1).choices("éèàü", k=300_000)),
+    "no blanks": "".join(random.Random(2).choices("日本語文字列返値", k=300_000)),
+    "signs": "".join(random.Random(3).choices("+-*/_=", k=300_000)),
+    "blanks": " " * 300_000,
+    "line feeds": "\n" * 300_000,
+    "of two minds": "".join(random.Random(4).choices("\x1c+-\u0378", k=300_000)),
+    "new letters": "".join(random.Random(5).choices("a\u1c89", k=300_000)),
+}
+
+
+@pytest.mark.parametrize("line", LONG.values(), ids=LONG)
+def test_a_long_line_is_learned_from_in_a_moment(line):
+    started = time.process_time()  # of all threads
+    tokenizer = Tokenizer.train([line], 300)
+    assert time.process_time() - started < 30  # some seconds; without the cuts, hours
+    assert tokenizer.decode(tokenizer.encode(line[:5000])) == line[:5000]
+
+
+def test_words_are_cut_at_a_thousand_characters_and_all_else_stays():
+    pieces = list(_without_long_words("x = 1\n" + "a" * 2500 + "(" + "é" * 1001 + ")\n"))
+    # Outside of ASCII a letter may be a sign to the library: "(" and what follows are one run.
+    assert [len(piece) for piece in pieces] == [6 + 1000, 1000, 500 + 1000, 2 + 2]
+    for text in ("", *TEXTS, "a" * 999, ("a" * 999 + " ") * 5, "1" * 5000, "a1" * 5000):
+        assert list(_without_long_words(text)) == [text]
+
+
+@given(st.lists(st.sampled_from(["a" * 999, "é" * 999, "+" * 999, " " * 999, "\n", "1", "x", "_", "\x1c"])))
+def test_no_word_to_learn_from_is_long(pieces):
+    text = "".join(pieces)
+    found = list(_without_long_words(text))
+    assert "".join(found) == text
+    words = [word for piece in found for word, _ in pre_tokenizers.Split(
+        tokenizers.Regex(QWEN2_PATTERN), "isolated").pre_tokenize_str(piece)]  # fmt: skip
+    assert max(map(len, words), default=0) <= 2 * MAX_TRAINED_CHARS + 1
+
+
+# ---- what is kept of words
+
+
+def test_what_is_kept_of_words_is_bounded_in_bytes(tokenizer):
+    """Ever new words, as a server gets them: of 6,000 letters, of 100, and of 20."""
+    fresh, rng = Tokenizer(json.loads(tokenizer.to_json())), random.Random(0)
+    for length, n_words in ((6000, 300), (100, 3000), (20, 3000)):
+        for _ in range(n_words):
+            word = "".join(rng.choices("abcdefghij", k=length))
+            assert fresh.decode(fresh.encode(word)) == word
+    kept = fresh._word_ids
+    assert max(map(len, kept)) <= kept.MAX_WORD_CHARS
+    size = sum(sys.getsizeof(w) + sys.getsizeof(ids) + 28 * len(ids) for w, ids in kept.items())
+    assert size + sys.getsizeof(kept) < kept.MAX_BYTES
+    kept.MAX_BYTES = 50_000
+    for n in range(3000):
+        word = "".join(rng.choices("abcdefghij", k=9))
+        assert fresh.decode(fresh.encode(word)) == word
+        size = sum(sys.getsizeof(w) + sys.getsizeof(ids) + 28 * len(ids) for w, ids in kept.items())
+        assert n < 100 or size < 50_000
 
 
 # ---- encoding

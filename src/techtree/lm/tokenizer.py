@@ -11,7 +11,7 @@ The special tokens come first, so that their ids do not depend on the size of th
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from techtree.atomic import write_text
 from techtree.errors import InputError, did_you_mean
+from techtree.lm.interruptible import run_interruptibly
 from techtree.lm.tokenizer_settings import TokenizerSettings, read_settings, write_settings
 from techtree.lm.tokenizer_spec import characters_of_bytes, checked_spec
 from techtree.reading import read_object
@@ -55,6 +56,18 @@ _ASCII_WORD = re.compile(
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 100_000_000
 """The longest in use have 35 MB."""
+
+MAX_TRAINED_CHARS = 1000
+"""Of a word to learn from: the library's time grows with the square of its length, and a line of a genome is
+one word."""
+
+_ANY = r"\x1c-\x1f\x80-\U0010ffff"
+"""Characters of which Python and the library may think differently."""
+_KINDS = (rf"[A-Za-z{_ANY}]", rf"[\0-\x08\x0e-\x1b!-/:-@\[-`{{-\x7f{_ANY}]", rf"[\t-\r {_ANY}]")
+"""Letters, signs, blanks: a word holds one of these but for its first character and its last line feeds."""
+_RUN = re.compile("|".join(f"{kind}+" for kind in _KINDS))
+_LONG_RUN = re.compile("|".join(f"(?<!{kind}){kind}{{{MAX_TRAINED_CHARS}}}" for kind in _KINDS))
+"""The start of a long run; each is tried once, from its beginning."""
 
 _LOOKS_SPECIAL = re.compile(r"<[^<>\s]+>|<([|｜]).*\1>|\[[A-Z_0-9]+\]", re.DOTALL)
 """How marks are written: `<|im_end|>`, `<file_sep>`, `</think>`, DeepSeek's `<｜fim▁hole｜>`, `[INST]`."""
@@ -110,7 +123,8 @@ class Tokenizer:
         Parameters
         ----------
         texts
-            What to learn from; the order does not matter.
+            What to learn from; the order does not matter. A word of more than 1000 characters is taken in
+            pieces.
         vocab_size
             How many ids there are in all; fewer result where the texts are too short to learn so many.
 
@@ -131,7 +145,8 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        untrained.train_from_iterator(map(_require_unicode, texts), trainer)
+        pieces = (piece for text in texts for piece in _without_long_words(_require_unicode(text)))
+        run_interruptibly(lambda drawn: untrained.train_from_iterator(drawn(pieces), trainer))
         return cls(untrained)
 
     @classmethod
@@ -407,6 +422,16 @@ def _library_tokenizer(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps({**spec, "post_processor": None}))
     except Exception as error:  # the library raises nothing more precise
         raise InputError(f"the tokenizer is damaged ({error}): make it again, or copy it again") from error
+
+
+def _without_long_words(text: str) -> Iterator[str]:
+    """Yield a text in pieces, cut within words that are too long to learn from."""
+    begin = 0
+    for run in _RUN.finditer(text) if _LONG_RUN.search(text) else ():
+        for cut in range(run.start() + MAX_TRAINED_CHARS, run.end(), MAX_TRAINED_CHARS):
+            yield text[begin:cut]
+            begin = cut
+    yield text[begin:]
 
 
 def _require_unicode(text: str) -> str:
