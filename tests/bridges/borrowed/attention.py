@@ -30,7 +30,9 @@ def attention(q, k, v, mask=None):
 
 
 def _attention(q, k, v, mask):
-    """PyTorch does not broadcast leading axes itself."""
+    """PyTorch does not mix dtypes nor broadcast leading axes itself."""
+    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+    q, k, v = (x.to(dtype) for x in (q, k, v))
     seen = torch.tensor(True if mask is None else mask.copy())
     leading = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, seen)))
     q, k, v = (x.expand(*leading, *x.shape[-2:]) for x in (q, k, v))

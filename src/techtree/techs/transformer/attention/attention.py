@@ -31,12 +31,13 @@ def causal_mask(n_queries: int, n_keys: int) -> np.ndarray:
         The queries are those of the *last* positions: all of them in training, one new token when the keys
         and values of earlier ones are remembered.
     n_keys
-        The number of positions, at least ``n_queries``.
+        The number of positions. Both numbers may be 0.
 
     Returns
     -------
     np.ndarray
-        Boolean, (n_queries, n_keys); True where the key may be seen. The last row is all True.
+        Boolean, (n_queries, n_keys), new in each call; True where the key may be seen. The last query sees
+        all keys, the one before it all but the last, and so on.
 
     Raises
     ------
@@ -61,22 +62,26 @@ def attention_weights(q: Tensor, k: Tensor, mask: np.ndarray | None = None) -> T
     Parameters
     ----------
     q, k
-        (..., Q, D) and (..., K, D), finite. Scores of any size: 1e4 must not overflow.
+        (..., Q, D) and (..., K, D), finite; K and D are at least 1. Scores may be of any size, as long as the
+        products ``q @ k^T`` are finite: 1e4 must not overflow.
     mask
-        Boolean, True where a key may be seen; broadcasts against (..., Q, K). Not changed. Without it, every
-        key may be seen.
+        A boolean array, True where a key may be seen, that broadcasts to (..., Q, K); it may have more
+        leading axes than q and k. None if every key may be seen.
 
     Returns
     -------
     Tensor
-        (..., Q, K), of the dtype of ``q`` and ``k``. Each row sums to 1. A key that may not be seen has
-        weight 0, exactly, and no gradient comes from there. A row in which no key may be seen is all 0.
-        Gradients flow to q and k, where these require them.
+        (..., Q, K), with all leading axes broadcast, of the dtype of q and k: of the more precise one, where
+        these differ. A key that may not be seen has weight 0, exactly, whatever its score, and no gradient
+        comes from there. The others of its row sum to 1. A row in which no key may be seen is all 0.
+        Gradients flow to q and k, where these require them. The result is new, the arguments stay unchanged.
 
     Raises
     ------
     ValueError
-        When the mask is not boolean (0 and -inf to be added is another convention), or shapes do not fit.
+        When the mask is not boolean, also if all of it is 0 or 1 (0 and -inf to be added is another
+        convention); when the widths of q and k differ, also if one is 1; when leading axes do not broadcast,
+        or the mask does not.
 
     Notes
     -----
@@ -93,7 +98,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: np.ndarray | None = None) -> T
         if mask.dtype != bool:
             raise ValueError(f"a mask must be boolean, True where a key may be seen; got {mask.dtype}")
         scores = where(mask, scores, -math.inf)
-    largest = scores.data.max(axis=-1, keepdims=True, initial=-math.inf)
+    largest = scores.data.max(axis=-1, keepdims=True)
     # Constants: the weights do not depend on what is subtracted, so no gradient flows through it.
     exponentials = (scores - np.where(np.isfinite(largest), largest, 0).astype(scores.dtype)).exp()
     total = exponentials.sum(axis=-1, keepdims=True)
@@ -113,13 +118,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: np.ndarray | None = None) -
     Returns
     -------
     Tensor
-        (..., Q, E), of the dtype of the arguments. Gradients flow to q, k and v, where these require them.
-        A query that may see no key gets 0.
+        (..., Q, E), with all leading axes broadcast, of the dtype of the arguments: of the most precise one,
+        where these differ. A query that may see no key gets 0. Gradients flow to q, k and v, where these
+        require them. The result is new, the arguments stay unchanged.
 
     Raises
     ------
     ValueError
-        As for `attention_weights`.
+        As for `attention_weights`, and when there are not as many values as keys, also if one is 1.
 
     Examples
     --------

@@ -103,6 +103,9 @@ def claim(numbers: dict) -> None:
     assert reaction["1"][at[1024]] < 0.2
     assert all(found > 62 for found in keys["1/D"][at[64] :])
     leak = dict(zip(numbers["lengths"], numbers["leak_of_minus_10"], strict=True))
+    equal = 2047 * math.exp(-10) / (1 + 2047 * math.exp(-10))
+    assert round(equal, 3) == 0.085
+    assert leak[2048] > equal
     assert 0.005 < leak[128] < 0.03
     assert 0.1 < leak[2048] < 0.25
     assert leak[4096] > 0.2

@@ -1,474 +1,426 @@
-"""Oracles: the definition in loops with `math.fsum`, its gradient in closed form, values worked out by hand.
+"""Oracles: the definition query by query, its gradient in closed form, values worked out by hand."""
 
-Widths and numbers of queries, keys and values all differ, so that no axis can stand in for another.
-"""
-
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from techtree.techs import battery
 from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
+from techtree.techs.battery import Case
 from techtree.techs.ground.gradcheck import check_gradient
 
-Q, K, D, E = 3, 5, 6, 2
-
-# Values are of size 1 and sums have at most a few dozen terms, which costs about 1e-15 * 30; gradients chain
-# a few of them. A wrong formula is off by far more than 1e-6.
-TOLERANCE = 1e-12
+Q, K, D, E = 3, 5, 4, 2  # all different, so that no axis can stand in for another
 
 
-def slow_weights(q, k, mask):
-    """The definition for one head, one query after the other."""
-    weights = np.zeros((len(q), len(k)))
-    for i, j in np.ndindex(weights.shape):
-        scores = [math.fsum(q[i] * key) / math.sqrt(q.shape[1]) for key in k]
-        seen = [n for n in range(len(k)) if mask[i, n]]
-        if mask[i, j]:
-            largest = max(scores[n] for n in seen)
-            total = math.fsum(math.exp(scores[n] - largest) for n in seen)
-            weights[i, j] = math.exp(scores[j] - largest) / total
+def slow_weights(q, k, mask=None):
+    """One query after the other: a softmax over the keys that it may see, and nothing else."""
+    scores = np.einsum("...qd,...kd->...qk", q, k) / math.sqrt(q.shape[-1])
+    scores, seen = np.broadcast_arrays(scores, True if mask is None else mask)
+    weights = np.zeros(scores.shape)
+    for query in np.ndindex(scores.shape[:-1]):
+        visible = scores[query][seen[query]]
+        if visible.size:
+            e = np.exp(visible - visible.max())
+            weights[query][seen[query]] = e / e.sum()
     return weights
 
 
-def slow_attention(q, k, v, mask):
-    weights = slow_weights(q, k, mask)
-    return np.array([[math.fsum(row * column) for column in v.T] for row in weights])
+def slow_attention(q, k, v, mask=None):
+    return np.einsum("...qk,...ke->...qe", slow_weights(q, k, mask), v)
 
 
-def slow_gradients(q, k, v, mask, g):
-    """The chain rule by hand: g is the gradient of the output. For a row p of weights, dp = g v^T and
-    ds = p * (dp - sum(p * dp)).
-    """
+def slow_gradients(g, q, k, v, mask=None):
+    """For a row p of weights dp = g v^T and ds = p * (dp - sum(p * dp)); what was broadcast is summed."""
     p = slow_weights(q, k, mask)
-    dp = g @ v.T
-    ds = p * (dp - (p * dp).sum(axis=1)[:, None]) / math.sqrt(q.shape[1])
-    return ds @ k, ds.T @ q, p.T @ g
+    dp = np.einsum("...qe,...ke->...qk", g, v)
+    ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[-1])
+    return _sums_of_copies(ds, p, g, q, k, v)
 
 
-def inputs(rng, *leading, dtype=np.float64, n_queries=Q):
-    shapes = [(n_queries, D), (K, D), (K, E)]
-    return [rng.normal(size=(*leading, *shape)).astype(dtype) for shape in shapes]
+def slow_gradients_of_weights(g, q, k, mask=None):
+    """Those of an average of unit vectors, one for each key."""
+    return slow_gradients(g, q, k, np.eye(k.shape[-2]), mask)[:2]
 
 
-def tensors(*arrays):
-    return [Tensor(x, requires_grad=True) for x in arrays]
+def _sums_of_copies(ds, p, g, q, k, v):
+    copies = (
+        np.einsum("...qk,...kd->...qd", ds, k),
+        np.einsum("...qk,...qd->...kd", ds, q),
+        np.einsum("...qk,...qe->...ke", p, g),
+    )
+    found = []
+    for gradient, x in zip(copies, (q, k, v), strict=True):
+        gradient = gradient.sum(axis=tuple(range(gradient.ndim - x.ndim)))
+        repeated = tuple(axis for axis, length in enumerate(x.shape) if length != gradient.shape[axis])
+        found.append(gradient.sum(axis=repeated, keepdims=True))
+    return found
 
 
-def constants(*arrays):
-    return [Tensor(x) for x in arrays]
+# Tolerances. Rounding moves a score by a few units in the last place of the products that it sums, and a
+# weight by as many times itself; an average of values moves by the same share of their sizes.
 
 
-def masks(rng):
-    """None; causal; random, with at least one key for each query; one key alone."""
-    random = rng.random((Q, K)) < 0.5
-    random[np.arange(Q), rng.integers(K, size=Q)] = True
-    single = np.zeros((Q, K), dtype=bool)
-    single[:, 2] = True
-    return [None, np.tri(Q, K, K - Q, dtype=bool), random, single]
+def _spread(q, k, mask=None):
+    """How many units in the last place, times their size, the scores of each query may be off, and 1."""
+    sums = np.einsum("...qd,...kd->...qk", abs(q), abs(k)) / math.sqrt(q.shape[-1])
+    sums = sums if mask is None else np.where(mask, sums, 0)
+    return 1 + 2 * sums.max(axis=-1, keepdims=True, initial=0)
 
 
-def close(a, b, tolerance=TOLERANCE):
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    assert np.isfinite(a).all()
-    assert np.abs(a - b).max(initial=0) < tolerance
+def weights_off(q, k, mask=None):
+    return slow_weights(q, k, mask) * _spread(q, k, mask)
 
 
-def test_the_causal_mask_by_hand(impl):
-    assert impl.causal_mask(3, 3).astype(int).tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+def attention_off(q, k, v, mask=None):
+    return slow_attention(q, k, abs(v), mask) * _spread(q, k, mask)
+
+
+def gradients_off(q, k, v=None, mask=None):
+    """The closed form with all its terms added, for a gradient of ones; the largest entry."""
+    v = np.eye(k.shape[-2]) if v is None else abs(v)
+    p = slow_weights(q, k, mask)
+    dp = v.sum(axis=-1)[..., None, :]
+    ds = p * (dp + (p * dp).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[-1])
+    g = np.ones((*np.broadcast_shapes(p.shape[:-2], v.shape[:-2]), p.shape[-2], v.shape[-1]))
+    sizes = _sums_of_copies(np.broadcast_to(ds, (*g.shape[:-2], *ds.shape[-2:])), p, g, abs(q), abs(k), v)
+    return max(size.max(initial=0) for size in sizes) * _spread(q, k, mask).max(initial=1)
+
+
+def weights_of(impl):
+    return lambda q, k, mask=None: impl.attention_weights(Tensor(q), Tensor(k), mask)
+
+
+def attention_of(impl):
+    return lambda q, k, v, mask=None: impl.attention(Tensor(q), Tensor(k), Tensor(v), mask)
+
+
+def leaf(x):
+    return Tensor(x, requires_grad=True)
+
+
+def random_mask(rng, shape):
+    """Two keys in three may be seen; now and then a query sees none."""
+    return rng.random(shape) < 2 / 3
+
+
+SIZES = {"d": (1, 2, 7, 33, 130), "k": (1, 2, 7, 33, 130)}
+SPECS = {"weights": "... q d, ... k d", "attention": "... q d, ... k d, ... k e"}
+
+
+def sized(rng, spec):
+    """Calls of every size, dtype and layout, each with and without a mask."""
+    for case in battery.cases(rng, spec, sizes=SIZES):
+        q, k = case.arguments[:2]
+        yield case
+        mask = random_mask(rng, (*q.shape[:-1], k.shape[-2]))
+        yield Case(f"{case.label}, with a mask", (*case.arguments, mask))
+
+
+def arrays(rng, *leading, dtype=np.float64):
+    """Queries, keys and values whose leading axes may differ: one tuple for all, or three."""
+    leading = leading * 3 if len(leading) == 1 else leading
+    shapes = [(Q, D), (K, D), (K, E)]
+    return [rng.normal(size=(*a, *s)).astype(dtype) for a, s in zip(leading, shapes, strict=True)]
+
+
+LEADING = [
+    *[((2, 3), (2, 1), (2, 1)), ((2, 3), (3,), (3,)), ((2, 3), (), ()), ((), (2, 3), (2, 3))],
+    *[((2, 1), (3,), (2, 3)), ((2, 3), (2, 3), (1, 1)), ((1,), (1,), (2,)), ((), (), (2, 2))],
+    *[((2, 1, 1, 2),) * 3, ((4, 1, 2), (3, 1), (4, 1, 1))],
+]
+
+MASK_SHAPES = [
+    *[(), (1,), (K,), (1, 1), (1, K), (Q, 1), (Q, K), (3, 1, K), (3, Q, K), (2, 1, Q, 1)],
+    *[(2, 1, 1, K), (2, 3, Q, K), (4, 1, 1, Q, K), (1, 1, 1, 1, 1)],
+]
+
+
+def with_masks(rng):
+    """Masks of every shape, dtype beside it, layout and kind."""
+    for shape, dtype in itertools.product(MASK_SHAPES, battery.FLOATS):
+        leading = {np.float64: (2, 3), np.float32: (), np.float16: (3,)}[dtype]
+        mask = random_mask(rng, shape if leading == (2, 3) else shape[-3:])
+        label = f"a mask of shape {mask.shape}, {np.dtype(dtype).name}"
+        yield Case(label, (*arrays(rng, leading, dtype=dtype), mask))
+    mask = random_mask(rng, (Q, K))
+    for layout, lay in battery.LAYOUTS.items():
+        yield Case(f"mask {layout}", (*arrays(rng, (2,)), lay(mask)))
+    kinds = {"all": np.ones((Q, K), bool), "none": np.zeros((Q, K), bool), "causal": np.tri(Q, K, K - Q) > 0}
+    kinds |= {f"key {n} alone": np.arange(K) == n for n in range(K)}
+    kinds |= {f"all keys but {n}": np.arange(K) != n for n in range(K)}
+    kinds |= {f"only query {n} sees": np.broadcast_to(np.arange(Q)[:, None] == n, (Q, K)) for n in range(Q)}
+    kinds |= {f"query {n} sees nothing": ~kinds[f"only query {n} sees"] for n in range(Q)}
+    for kind, mask in kinds.items():
+        yield Case(f"mask: {kind}", (*arrays(rng, ()), mask))
+    for mask in (np.ones((2, 1, K), bool), np.zeros((2, 1, K), bool), np.ones((Q, 1), bool)):
+        yield Case(f"a mask of shape {mask.shape}, all {mask.any()}", (*arrays(rng, ()), mask))
+    for leading in LEADING:
+        yield Case(f"leading axes {leading}", tuple(arrays(rng, *leading)))
+        yield Case(f"leading axes {leading}, a mask", (*arrays(rng, *leading), random_mask(rng, (Q, K))))
+    for n in (0, 1):
+        q, k, v = arrays(rng, (2, 3))
+        yield Case(f"{n} queries in each head", (q[..., :n, :], k, v))
+        yield Case(f"{n} queries in each head, a mask", (q[..., :n, :], k, v, random_mask(rng, (n, K))))
+    q, k, v = (rng.normal(size=(140, width)) for width in (3, 3, 2))
+    yield Case("140 queries and keys", (q, k, v))
+    yield Case("140 queries and keys, a causal mask", (q, k, v, np.tri(140, dtype=bool)))
+    yield Case("140 queries and keys, hidden in front", (q, k, v, np.tri(140, dtype=bool).T))
+
+
+def with_values(rng):
+    """Scores far apart, equal, tiny, huge; hidden ones that would drown all others."""
+    q, k, v = arrays(rng, ())
+    mask = random_mask(rng, (Q, K))
+    mask[:, 1], mask[:, 3] = False, True
+    for size in (0.0, -0.0, 1e-300, 1e-9, 1e-4, 10.0, 300.0, 1e4):
+        yield Case(f"queries times {size:g}", (size * q, k, v))
+        yield Case(f"queries times {size:g}, a mask", (size * q, k, v, mask))
+    for size in (1e-300, 1e-4, 1e5, 1e150):
+        yield Case(f"values times {size:g}", (q, k, size * v, mask))
+        yield Case(f"queries times {size:g}, keys divided by it", (size * q, k / size, v, mask))
+    far = np.where(np.arange(K)[:, None] == 1, 1e5, 1.0) * abs(k)
+    yield Case("a hidden key of a high score", (abs(q), far, v, mask))
+    yield Case("a hidden key of a low score", (abs(q), -far, v, mask))
+    yield Case("equal keys", (q, k[:1].repeat(K, axis=0), v, mask))
+    low = np.linspace(0, 690, 9)[:, None]
+    yield Case("weights down to 1e-300", (np.ones((1, 1)), -low, np.ones((9, 1))))
+    yield Case("small weights of large values", (np.ones((1, 1)), -low, np.exp(low)))
+    for n in (3, 9):
+        yield Case(f"all axes {n} long", tuple(rng.normal(size=(3, n, n))))
+        yield Case(f"all axes {n} long, a mask", (*rng.normal(size=(3, n, n)), np.tri(n, dtype=bool)))
+
+
+def test_the_causal_mask_is_its_definition(impl):
+    """In order of size; the query i stands at the position n_keys - n_queries + i."""
+    sizes = [*battery.SIZES, 3, 135]
+    for n_queries, n_keys in [*sorted(itertools.product(sizes, sizes), key=sum) * 2, (3, 300)]:
+        if n_queries > n_keys:
+            continue
+        mask = impl.causal_mask(n_queries, n_keys)
+        assert isinstance(mask, np.ndarray)
+        assert mask.dtype == bool
+        assert mask.shape == (n_queries, n_keys)
+        n_seen = [n_keys - n_queries + i + 1 for i in range(n_queries)]
+        assert mask.tolist() == [[True] * n + [False] * (n_keys - n) for n in n_seen]
+        mask[...] = False  # the second round must give new ones
     assert impl.causal_mask(2, 4).astype(int).tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert impl.causal_mask(1, 4).tolist() == [[True] * 4]
-    assert impl.causal_mask(1, 1).tolist() == [[True]]
-    assert impl.causal_mask(0, 3).shape == (0, 3)
-
-
-@pytest.mark.parametrize(("n_queries", "n_keys"), [(1, 7), (2, 7), (6, 7), (7, 7), (30, 40)])
-def test_a_query_sees_the_keys_up_to_its_own_position(impl, n_queries, n_keys):
-    mask = impl.causal_mask(n_queries, n_keys)
-    assert mask.dtype == bool
-    assert mask.shape == (n_queries, n_keys)
-    for i, j in np.ndindex(mask.shape):
-        position = n_keys - n_queries + i  # the queries are the last ones
-        assert mask[i, j] == (j <= position)
-
-
-def test_masks_do_not_share_memory(impl):
-    first = impl.causal_mask(3, 4)
-    first[:] = False
-    assert impl.causal_mask(3, 4)[0].tolist() == [True, True, False, False]
 
 
 def test_more_queries_than_keys(impl):
-    for n_queries, n_keys in [(2, 1), (5, 4), (1, 0)]:
+    for n_queries, n_keys in [(2, 1), (5, 4), (1, 0), (130, 3)]:
         with pytest.raises(ValueError):  # noqa: PT011 - the message is free
             impl.causal_mask(n_queries, n_keys)
 
 
 def test_weights_by_hand(impl):
-    """Scores 2 log 3 / sqrt(4) = log 3 and 0: the weights are as 3 to 1."""
-    q = np.array([[2.0, 0, 0, 0]])
-    k = np.array([[math.log(3), 0, 0, 0], [0, 5, 0, 0]])
-    close(impl.attention_weights(*constants(q, k)).data, [[0.75, 0.25]])
-    # Width 1: the root is 1.
+    """Scores 2 log 3 / sqrt(4) = log 3 and 0: the weights are as 3 to 1. With width 1 the root is 1."""
+    q, k = np.array([[2.0, 0, 0, 0]]), np.array([[math.log(3), 0, 0, 0], [0, 5, 0, 0]])
+    battery.check_equal(weights_of(impl)(q, k), [[0.75, 0.25]])
     k = np.array([[0.0], [math.log(2)], [math.log(5)]])
-    close(impl.attention_weights(*constants(np.ones((1, 1)), k)).data, [[1 / 8, 2 / 8, 5 / 8]])
+    battery.check_equal(weights_of(impl)(np.ones((1, 1)), k), [[1 / 8, 2 / 8, 5 / 8]])
+    seen = np.array([True, False, True])
+    battery.check_equal(weights_of(impl)(np.ones((1, 1)), k, mask=seen), [[1 / 6, 0, 5 / 6]])
 
 
 def test_outputs_by_hand(impl):
     """Equal scores: plain averages of what may be seen."""
-    x, v = Tensor(np.zeros((3, 2))), Tensor(np.array([[6.0], [2], [1]]))
-    close(impl.attention(x, x, v, impl.causal_mask(3, 3)).data, [[6], [4], [3]])
-    close(impl.attention(x, x, v).data, [[3], [3], [3]])
-    close(impl.attention(x, x, v, np.array([True, False, True])).data, [[3.5]] * 3)
+    x, v = np.zeros((3, 2)), np.array([[6.0], [2], [1]])
+    battery.check_equal(attention_of(impl)(x, x, v, np.tri(3, dtype=bool)), [[6], [4], [3]])
+    battery.check_equal(attention_of(impl)(x, x, v), [[3], [3], [3]])
+    three = [Tensor(each) for each in (x, x, v)]
+    battery.check_equal(impl.attention(*three, mask=np.array([True, False, True])), [[3.5]] * 3)
 
 
-def test_weights_and_outputs_are_their_definition(impl, rng):
-    for mask in masks(rng):
-        q, k, v = inputs(rng)
-        seen = np.ones((Q, K), dtype=bool) if mask is None else mask
-        weights = impl.attention_weights(*constants(q, k), mask)
-        out = impl.attention(*constants(q, k, v), mask)
-        assert isinstance(weights, Tensor)
-        assert isinstance(out, Tensor)
-        close(weights.data, slow_weights(q, k, seen))
-        close(out.data, slow_attention(q, k, v, seen))
-        close(weights.data.sum(axis=-1), np.ones(Q))
-        assert (weights.data[~seen] == 0).all()
-        assert (weights.data[seen] > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("n_queries", "n_keys", "width", "value_width"),
-    [(1, 1, 1, 1), (1, 6, 3, 2), (6, 1, 3, 2), (4, 4, 4, 4), (5, 3, 16, 1), (2, 9, 1, 7)],
-)
-def test_any_sizes(impl, rng, n_queries, n_keys, width, value_width):
-    q, k = rng.normal(size=(n_queries, width)), rng.normal(size=(n_keys, width))
-    v = rng.normal(size=(n_keys, value_width))
-    everything = np.ones((n_queries, n_keys), dtype=bool)
-    some = rng.random((n_queries, n_keys)) < 0.5
-    some[:, n_keys // 2] = True
-    for mask in (None, some):
-        seen = everything if mask is None else mask
-        close(impl.attention(*constants(q, k, v), mask).data, slow_attention(q, k, v, seen))
-        close(impl.attention_weights(*constants(q, k), mask).data, slow_weights(q, k, seen))
-
-
-def test_the_scale_is_the_root_of_the_width_of_queries_and_keys(impl, rng):
-    """Zeros in three times as many columns more change the width to 4 D, and so halve the scores."""
-    q, k, v = inputs(rng)
-    wide = [np.concatenate([x, np.zeros((len(x), 3 * D))], axis=1) for x in (q, k)]
-    close(
-        impl.attention_weights(*constants(*wide)).data,
-        impl.attention_weights(*constants(q / 2, k)).data,
-        1e-12,
-    )
-    # The width of the values has no say.
-    wide_v = np.concatenate([v, v, v], axis=1)
-    got = impl.attention(*constants(q, k, wide_v)).data
-    close(got[:, :E], impl.attention(*constants(q, k, v)).data)
-    close(got[:, E : 2 * E], got[:, :E])
-
-
-def test_every_sample_and_head_on_its_own(impl, rng):
-    q, k, v = inputs(rng, 2, 3)
-    for mask in masks(rng):
-        seen = np.ones((Q, K), dtype=bool) if mask is None else mask
-        weights = impl.attention_weights(*constants(q, k), mask).data
-        out = impl.attention(*constants(q, k, v), mask).data
-        assert weights.shape == (2, 3, Q, K)
-        assert out.shape == (2, 3, Q, E)
-        for at in np.ndindex(2, 3):
-            close(weights[at], slow_weights(q[at], k[at], seen))
-            close(out[at], slow_attention(q[at], k[at], v[at], seen))
-
-
-@pytest.mark.parametrize(
-    ("q_axes", "k_axes", "v_axes"),
-    [
-        ((2, 3), (2, 1), (2, 1)),  # heads that share keys and values
-        ((2, 3), (3,), (3,)),
-        ((2, 3), (), ()),
-        ((), (2, 3), (2, 3)),
-        ((2, 1), (3,), (2, 3)),
-        ((2, 3), (2, 3), (1, 1)),
-        ((1,), (1,), (2,)),
-    ],
-)
-def test_leading_axes_broadcast(impl, rng, q_axes, k_axes, v_axes):
-    q, k, v = (inputs(rng, *axes)[n] for n, axes in enumerate((q_axes, k_axes, v_axes)))
-    leading = np.broadcast_shapes(q_axes, k_axes, v_axes)
-    mask = np.tri(Q, K, K - Q, dtype=bool)
-    g = rng.normal(size=(*leading, Q, E))
-    all_q, all_k, all_v = (np.broadcast_to(x, leading + x.shape[-2:]) for x in (q, k, v))
-    tq, tk, tv = tensors(q, k, v)
-    out = impl.attention(tq, tk, tv, mask)
-    assert out.shape == (*leading, Q, E)
-    out.backward(g)
-    expected = [np.zeros_like(x) for x in (all_q, all_k, all_v)]
-    for at in np.ndindex(leading):
-        close(out.data[at], slow_attention(all_q[at], all_k[at], all_v[at], mask))
-        for total, part in zip(
-            expected, slow_gradients(all_q[at], all_k[at], all_v[at], mask, g[at]), strict=True
-        ):
-            total[at] = part
-    for tensor, total in zip((tq, tk, tv), expected, strict=True):
-        # What was repeated collects the gradients of all its copies.
-        n_new = total.ndim - tensor.ndim
-        total = total.sum(axis=tuple(range(n_new)))
-        repeated = tuple(n for n, length in enumerate(tensor.shape) if length != total.shape[n])
-        close(tensor.grad, total.sum(axis=repeated, keepdims=True), 1e-11)
-
-
-@pytest.mark.parametrize(
-    "mask_shape",
-    [(K,), (1, K), (Q, 1), (Q, K), (2, 1, 1, K), (2, 1, Q, K), (3, 1, K), (2, 3, Q, K), (4, 1, 1, Q, K)],
-)
-def test_masks_broadcast(impl, rng, mask_shape):
-    mask = rng.random(mask_shape) < 0.6
-    mask[..., 0] = True  # no row without a key
-    q, k, v = inputs(rng, 2, 3)
-    leading = np.broadcast_shapes((2, 3), mask_shape[:-2])
-    full = np.broadcast_to(mask, (*leading, Q, K))
-    weights = impl.attention_weights(*constants(q, k), mask).data
-    out = impl.attention(*constants(q, k, v), mask).data
-    assert weights.shape == (*leading, Q, K)
-    assert out.shape == (*leading, Q, E)
-    for at in np.ndindex(leading):
-        head = at[-2:]
-        close(weights[at], slow_weights(q[head], k[head], full[at]))
-        close(out[at], slow_attention(q[head], k[head], v[head], full[at]))
-
-
-def test_a_mask_may_have_more_axes_than_the_scores(impl, rng):
-    q, k, v = inputs(rng)
-    mask = rng.random((2, Q, K)) < 0.5
-    mask[..., 1] = True
-    out = impl.attention(*constants(q, k, v), mask).data
-    assert out.shape == (2, Q, E)
-    for n in range(2):
-        close(out[n], slow_attention(q, k, v, mask[n]))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_scores_of_any_size(impl, dtype):
-    """Powers of two, so that the scores are exact: 16384, 16384, -16384 and 8192 in the first row."""
-    q = np.array([[128, 0, 0, 0], [0, 1, 0, 0], [-128, 0, 0, 0]], dtype)
-    k = np.array([[256, 0, 0, 0], [256, 0, 0, 0], [-256, 0, 0, 0], [128, 0, 0, 0]], dtype)
-    v = np.array([[1], [3], [7], [9]], dtype)
-    weights = impl.attention_weights(*constants(q, k)).data
-    close(weights, [[0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 1, 0]], 1e-6)
-    close(impl.attention(*constants(q, k, v)).data, [[2], [5], [7]], 1e-5)
-    tq, tk, tv = tensors(q, k, v)
-    impl.attention(tq, tk, tv).backward(np.ones((3, 1), dtype))
-    assert all(np.isfinite(tensor.grad).all() for tensor in (tq, tk, tv))
-    close(tv.grad, [[0.75], [0.75], [1.25], [0.25]], 1e-6)
-
-
-@pytest.mark.parametrize("size", [1e4, 1e6])
-def test_a_hidden_key_with_a_huge_score_disturbs_nothing(impl, size):
-    """Its score must not be the one that is subtracted, nor outweigh what is added to it."""
-    q = np.array([[1.0], [1.0]])
-    k = np.array([[-size], [-size + math.log(3)], [size]])
-    mask = np.array([[True, True, False], [False, True, False]])
-    weights = impl.attention_weights(*constants(q, k), mask).data
-    close(weights, [[0.25, 0.75, 0], [0, 1, 0]], 1e-9)  # 1e6 in float64 has an error of 1e-10
-    assert (weights[:, 2] == 0).all()
-
-
-def test_a_query_that_sees_nothing_gets_zero(impl, rng):
-    """Padding in front of a causal sequence makes such rows. They must not be NaN, nor an average of all."""
-    q, k, v = inputs(rng)
-    mask = np.array([[False] * K, [True, False, True, True, False], [False] * K])
-    tq, tk, tv = tensors(q, k, v)
-    weights = impl.attention_weights(tq, tk, mask)
-    assert (weights.data[[0, 2]] == 0).all()
-    close(weights.data[1], slow_weights(q[1:2], k, mask[1:2])[0])
-    out = impl.attention(tq, tk, tv, mask)
-    assert (out.data[[0, 2]] == 0).all()
-    g = rng.normal(size=(Q, E))
-    out.backward(g)
-    assert (tq.grad[[0, 2]] == 0).all()
-    expected = slow_gradients(q[1:2], k, v, mask[1:2], g[1:2])
-    close(tq.grad[1], expected[0][0])
-    close(tk.grad, expected[1])
-    close(tv.grad, expected[2])
-
-
-def test_gradients_are_their_closed_form(impl, rng):
-    for mask in masks(rng):
-        q, k, v = inputs(rng)
-        g = rng.normal(size=(Q, E))
-        tq, tk, tv = tensors(q, k, v)
-        impl.attention(tq, tk, tv, mask).backward(g)
-        seen = np.ones((Q, K), dtype=bool) if mask is None else mask
-        for tensor, expected in zip((tq, tk, tv), slow_gradients(q, k, v, seen, g), strict=True):
-            close(tensor.grad, expected)
-
-
-def test_gradients_of_the_weights(impl, rng):
-    """The gradient of weights is that of an output whose values are the unit vectors."""
-    q, k, _ = inputs(rng)
-    mask = np.tri(Q, K, K - Q, dtype=bool)
-    g = rng.normal(size=(Q, K))
-    tq, tk = tensors(q, k)
-    impl.attention_weights(tq, tk, mask).backward(g)
-    dq, dk, _ = slow_gradients(q, k, np.eye(K), mask, g)
-    close(tq.grad, dq)
-    close(tk.grad, dk)
-
-
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_gradients_are_what_central_differences_measure(impl, rng, which):
-    arrays = inputs(rng, 2)
-    mask = np.tri(Q, K, K - Q, dtype=bool)
-    g = rng.normal(size=(2, Q, E))
-
-    def loss(x):
-        return float(
-            (impl.attention(*constants(*arrays[:which], x, *arrays[which + 1 :]), mask).data * g).sum()
-        )
-
-    chosen = tensors(*arrays)
-    impl.attention(*chosen, mask).backward(g)
-    check_gradient(loss, chosen[which].grad, arrays[which])
-
-
-def test_self_attention_adds_the_three_gradients(impl, rng):
-    """One tensor as query, key and value."""
-    x, g = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
-    mask = np.tri(4, dtype=bool)
-    (tensor,) = tensors(x)
-    impl.attention(tensor, tensor, tensor, mask).backward(g)
-    close(tensor.grad, sum(slow_gradients(x, x, x, mask, g)))
-
-
-def test_hidden_keys_get_no_gradient_at_all(impl, rng):
-    q, k, v = inputs(rng, 2)
-    mask = np.array([True, False, True, False, True])
-    tq, tk, tv = tensors(q, k, v)
-    impl.attention(tq, tk, tv, mask).backward(rng.normal(size=(2, Q, E)))
-    for tensor in (tk, tv):
-        assert (tensor.grad[:, [1, 3]] == 0).all()
-        assert (tensor.grad[:, [0, 2, 4]] != 0).all()
-    assert (tq.grad != 0).all()
-
-
-def test_later_tokens_do_not_reach_earlier_ones(impl, rng):
-    x = rng.normal(size=(6, 4))
-    mask = impl.causal_mask(6, 6)
-    before = impl.attention(*constants(x, x, x), mask).data
-    changed = x.copy()
-    changed[4:] = 100 * rng.normal(size=(2, 4))
-    after = impl.attention(*constants(changed, changed, changed), mask).data
-    close(after[:4], before[:4])
-    assert np.abs(after[4:] - before[4:]).min(axis=1).max() > 1e-3
-
-
-def test_queries_in_portions_give_the_same(impl, rng):
-    """What a cache of keys and values relies on: the mask is aligned at the last key."""
-    x = rng.normal(size=(2, 7, 4))
-    whole = impl.attention(*constants(x, x, x), impl.causal_mask(7, 7)).data
-    for start, stop in [(0, 1), (0, 3), (3, 5), (5, 6), (6, 7)]:
-        seen = x[:, :stop]
-        part = impl.attention(
-            *constants(x[:, start:stop], seen, seen), impl.causal_mask(stop - start, stop)
-        ).data
-        close(part, whole[:, start:stop])
-
-
-def test_the_order_of_keys_does_not_matter(impl, rng):
-    q, k, v = inputs(rng)
-    order = rng.permutation(K)
-    mask = masks(rng)[2]
-    expected = impl.attention(*constants(q, k, v), mask).data
-    close(impl.attention(*constants(q, k[order], v[order]), mask[:, order]).data, expected)
-
-
-def test_dtypes(impl, rng):
-    """float32 stays float32, and so do its gradients; 1e-5 is far above its rounding."""
-    for dtype, tolerance in ((np.float32, 1e-5), (np.float64, TOLERANCE)):
-        for mask in (None, np.tri(Q, K, K - Q, dtype=bool), np.zeros((Q, K), dtype=bool)):
-            q, k, v = inputs(rng, dtype=dtype)
-            tq, tk, tv = tensors(q, k, v)
-            weights, out = impl.attention_weights(tq, tk, mask), impl.attention(tq, tk, tv, mask)
-            assert weights.dtype == out.dtype == dtype
-            out.backward(np.ones((Q, E), dtype))
-            assert tq.grad.dtype == tk.grad.dtype == tv.grad.dtype == dtype
-            seen = np.ones((Q, K), dtype=bool) if mask is None else mask
-            if seen.any():
-                q, k, v = (x.astype(np.float64) for x in (q, k, v))
-                close(out.data, slow_attention(q, k, v, seen), tolerance)
-
-
-def test_nothing_that_was_given_is_changed(impl, rng):
-    for mask in masks(rng):
-        arrays = inputs(rng, 2)
-        before = [x.copy() for x in arrays]
-        mask_before = None if mask is None else mask.copy()
-        impl.attention(*tensors(*arrays), mask).backward(rng.normal(size=(2, Q, E)))
-        assert all(np.array_equal(x, y) for x, y in zip(arrays, before, strict=True))
-        assert mask is None or np.array_equal(mask, mask_before)
-
-
-def test_calls_do_not_remember(impl, rng):
-    q, k, v = inputs(rng)
-    everything = np.ones((Q, K), dtype=bool)
-    mask = np.tri(Q, K, K - Q, dtype=bool)
-    for seen in (None, mask, None, ~mask | np.eye(Q, K, dtype=bool), everything, None):
-        close(
-            impl.attention(*constants(q, k, v), seen).data,
-            slow_attention(q, k, v, everything if seen is None else seen),
-        )
-    tq, tk, tv = tensors(q, k, v)
-    for _ in range(2):
-        impl.attention(tq, tk, tv, mask).backward(np.ones((Q, E)))
-    close(tq.grad, 2 * slow_gradients(q, k, v, mask, np.ones((Q, E)))[0])
-
-
-def test_any_memory_layout(impl, rng):
-    q = rng.normal(size=(D, 2, Q)).transpose(1, 2, 0)
-    k = rng.normal(size=(2, 2 * K, D))[:, ::-2]
-    v = np.broadcast_to(rng.normal(size=(K, E)), (2, K, E))
-    mask = np.asfortranarray(np.tri(Q, K, K - Q, dtype=bool))
-    out = impl.attention(*constants(q, k, v), mask).data
-    for n in range(2):
-        close(out[n], slow_attention(q[n], k[n], v[n], mask))
-
-
-def test_gradients_go_where_they_are_required(impl, rng):
-    q, k, v = inputs(rng)
-    for required in range(3):
-        chosen = [Tensor(x, requires_grad=n == required) for n, x in enumerate((q, k, v))]
-        impl.attention(*chosen).backward(np.ones((Q, E)))
-        assert [x.grad is not None for x in chosen] == [n == required for n in range(3)]
-    assert not impl.attention(*constants(q, k, v)).requires_grad
-    with no_grad():
-        assert not impl.attention(*tensors(q, k, v)).requires_grad
+def test_scores_of_any_size(impl):
+    """Powers of two, so that the scores are exact: size, size, -size and size / 2 in the first row."""
+    sizes = [(np.float16, 13), (np.float32, 14), (np.float64, 14), (np.float32, 100), (np.float64, 1000)]
+    for dtype, exponent in sizes:
+        root = 2.0 ** (exponent // 2)
+        size = 2.0**exponent
+        q = np.array([[2 * size / root, 0, 0, 0], [0, 1, 0, 0], [-2 * size / root, 0, 0, 0]], dtype)
+        k = np.array([[root, 0, 0, 0], [root, 0, 0, 0], [-root, 0, 0, 0], [root / 2, 0, 0, 0]], dtype)
+        v = np.array([[1], [3], [7], [9]], dtype)
+        weights = [[0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 1, 0]]
+        battery.check_equal(weights_of(impl)(q, k), weights, dtype=dtype)
+        battery.check_equal(attention_of(impl)(q, k, v), [[2], [5], [7]], dtype=dtype)
+        # The third key has the lowest score of the first query and the highest of the last.
+        mask = np.array([[False, False, True, False], [False] * 4, [True, True, False, True]])
+        weights = [[0, 0, 1, 0], [0] * 4, [0, 0, 0, 1]]
+        battery.check_equal(weights_of(impl)(q, k, mask), weights, dtype=dtype)
+        three = leaf(q), leaf(k), leaf(v)
+        impl.attention(*three, mask).backward(np.ones((3, 1), dtype))
+        assert (three[2].grad == [[0], [0], [1], [1]]).all()
+        assert all(np.isfinite(tensor.grad).all() for tensor in three)
 
 
 def test_the_mask_must_be_boolean(impl, rng):
     """An additive mask, 0 where a key may be seen, would mean the opposite."""
-    q, k, v = inputs(rng)
-    for mask in (np.zeros((Q, K)), np.ones((Q, K), dtype=int), np.where(np.tri(Q, K) > 0, 0, -np.inf)):
+    q, k, v = arrays(rng, ())
+    seen = np.tri(Q, K) > 0
+    for mask in (
+        *(np.zeros((Q, K)), np.ones((Q, K), int), seen.astype(np.uint8), seen.astype(np.float32), np.ones(K)),
+        *(np.where(seen, 0, -np.inf), np.array(1), np.array(0.0), seen.astype(object)),
+    ):
         with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            impl.attention_weights(*constants(q, k), mask)
+            weights_of(impl)(q, k, mask)
         with pytest.raises(ValueError):  # noqa: PT011
-            impl.attention(*constants(q, k, v), mask)
+            attention_of(impl)(q, k, v, mask)
 
 
-@pytest.mark.parametrize(
-    ("q_shape", "k_shape", "v_shape", "mask_shape"),
-    [
-        ((Q, D), (K, D + 1), (K, E), None),
-        ((Q, D), (K, D), (K + 1, E), None),
-        ((2, Q, D), (3, K, D), (3, K, E), None),
-        ((Q, D), (K, D), (K, E), (Q, K + 1)),
-        ((Q, D), (K, D), (K, E), (K, Q)),
-        ((2, Q, D), (2, K, D), (2, K, E), (3, Q, K)),
-    ],
-)
-def test_shapes_that_do_not_fit(impl, q_shape, k_shape, v_shape, mask_shape):
-    mask = None if mask_shape is None else np.ones(mask_shape, dtype=bool)
-    with pytest.raises(ValueError):  # noqa: PT011 - the message is NumPy's
-        impl.attention(*constants(np.ones(q_shape), np.ones(k_shape), np.ones(v_shape)), mask)
+MISFITS = [
+    ((Q, D), (K, D + 1), (K, E), ()),
+    ((Q, 1), (K, D), (K, E), ()),
+    ((Q, D), (K, 1), (K, E), ()),
+    ((2, Q, D), (3, K, D), (1, K, E), ()),
+    ((4, Q, D), (2, K, D), (2, K, E), ()),
+    ((Q, D), (K, D), (K, E), (Q, K + 1)),
+    ((Q, D), (K, D), (K, E), (Q + 1, K)),
+    ((Q, D), (K, D), (K, E), (K, Q)),
+    ((2, Q, D), (2, K, D), (2, K, E), (3, Q, K)),
+    ((Q, D), (K, D), (K + 1, E), ()),
+    ((Q, D), (K, D), (K - 1, E), ()),
+    ((Q, D), (K, D), (1, E), ()),
+    ((Q, D), (1, D), (K, E), ()),
+    ((2, Q, D), (2, K, D), (3, K, E), ()),
+]
+"""Shapes of queries, keys, values and mask."""
+
+
+def test_shapes_that_do_not_fit(impl):
+    for *shapes, mask_shape in MISFITS:
+        q, k, v = map(np.ones, shapes)
+        for mask in (np.ones(mask_shape, bool), *([None] if mask_shape == () else [])):
+            with pytest.raises(ValueError):  # noqa: PT011 - the message is NumPy's
+                attention_of(impl)(q, k, v, mask)
+            if v.shape[-2] == k.shape[-2] and v.shape[:-2] != (3,):  # the values are not at fault
+                with pytest.raises(ValueError):  # noqa: PT011
+                    weights_of(impl)(q, k, mask)
+
+
+def test_weights_for_every_value_and_mask(impl, rng):
+    for make in (with_values, with_masks):
+        cases = [Case(c.label, (*c.arguments[:2], *c.arguments[3:])) for c in make(rng)]
+        battery.sweep(weights_of(impl), slow_weights, cases, magnitude=weights_off)
+
+
+def test_outputs_for_every_value_and_mask(impl, rng):
+    for make in (with_values, with_masks):
+        battery.sweep(attention_of(impl), slow_attention, make(rng), magnitude=attention_off)
+
+
+def test_weights_of_every_size(impl, rng):
+    cases = sized(rng, SPECS["weights"])
+    battery.sweep(weights_of(impl), slow_weights, cases, magnitude=weights_off)
+
+
+def test_outputs_of_every_size(impl, rng):
+    cases = sized(rng, SPECS["attention"])
+    battery.sweep(attention_of(impl), slow_attention, cases, magnitude=attention_off)
+
+
+def test_dtypes_that_differ(impl, rng):
+    """The more precise one counts, though what was computed in float32 has its digits: 2**29 times fewer."""
+    for dtypes in itertools.product(battery.FLOATS[1:], repeat=3):
+        label = f"dtypes {[np.dtype(dtype).name for dtype in dtypes]}"
+        q, k, v = (x.astype(dtype) for x, dtype in zip(arrays(rng, (2,)), dtypes, strict=True))
+        for function, definition, off, arguments in (
+            (weights_of(impl), slow_weights, weights_off, (q, k)),
+            (attention_of(impl), slow_attention, attention_off, (q, k, v)),
+        ):
+            case = Case(label, arguments)
+            battery.sweep(function, definition, [case], magnitude=lambda *x, off=off: 2**29 * off(*x))
+
+
+def test_gradients_of_outputs(impl, rng):
+    for cases in (with_masks(rng), with_values(rng), sized(rng, SPECS["attention"])):
+        battery.sweep_gradients(
+            impl.attention, slow_gradients, cases, tensor=leaf, rng=rng, magnitude=gradients_off
+        )
+
+
+def test_gradients_of_weights(impl, rng):
+    masked = [Case(c.label, (*c.arguments[:2], *c.arguments[3:])) for c in with_masks(rng)]
+    for cases in (masked, sized(rng, SPECS["weights"])):
+        battery.sweep_gradients(
+            impl.attention_weights,
+            slow_gradients_of_weights,
+            cases,
+            tensor=leaf,
+            rng=rng,
+            magnitude=lambda q, k, mask=None: gradients_off(q, k, None, mask),
+        )
+
+
+def test_no_gradient_comes_from_where_nothing_may_be_seen(impl, rng):
+    """Exactly none, nor NaN: with hidden scores of 5e5, exp of their distance is infinite."""
+    for size in (1.0, 1e6):
+        q, k, v = (leaf(abs(x)) for x in arrays(rng, (2,)))
+        k.data[:, [1, 3]] *= size
+        mask = np.array([[True, False, True, False, True], [False] * K, [False, False, True, False, False]])
+        impl.attention(q, k, v, mask).backward(rng.normal(size=(2, Q, E)))
+        for tensor in (k, v):
+            assert (tensor.grad[:, [1, 3]] == 0).all()
+            assert (tensor.grad[:, [0, 2, 4]] != 0).all()
+        assert (q.grad[:, 1] == 0).all()
+        assert (q.grad[:, 0] != 0).all()
+
+
+def test_gradients_are_what_central_differences_measure(impl, rng):
+    three, g, mask = arrays(rng, (2,)), rng.normal(size=(2, Q, E)), np.tri(Q, K, K - Q) > 0
+    leaves = [leaf(x) for x in three]
+    impl.attention(*leaves, mask).backward(g)
+    for n, tensor in enumerate(leaves):
+
+        def loss(x, n=n):
+            return float((attention_of(impl)(*three[:n], x, *three[n + 1 :], mask).data * g).sum())
+
+        check_gradient(loss, tensor.grad, three[n])
+
+
+def test_self_attention_adds_the_three_gradients(impl, rng):
+    """One tensor as query, key and value, and two backward passes."""
+    x, g = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    for mask in (None, np.tri(4, dtype=bool)):
+        tensor = leaf(x)
+        out = impl.attention(tensor, tensor, tensor, mask)
+        battery.check_equal(out, slow_attention(x, x, x, mask), magnitude=attention_off(x, x, x, mask))
+        for times in (1, 2):
+            out.backward(g)
+            expected = times * sum(slow_gradients(g, x, x, x, mask))
+            battery.check_equal(tensor.grad, expected, 64, gradients_off(x, x, x, mask))
+
+
+def test_gradients_go_where_they_are_required(impl, rng):
+    three = arrays(rng, ())
+    for required in itertools.product([False, True], repeat=3):
+        for mask in (None, np.tri(Q, K, K - Q) > 0):
+            q, k, v = (Tensor(x, needs) for x, needs in zip(three, required, strict=True))
+            weights, out = impl.attention_weights(q, k, mask), impl.attention(q, k, v, mask)
+            assert isinstance(weights, Tensor)
+            assert isinstance(out, Tensor)
+            assert weights.requires_grad == (required[0] or required[1])
+            assert out.requires_grad == any(required)
+            if out.requires_grad:
+                out.backward(np.ones((Q, E)))
+            assert [x.grad is not None for x in (q, k, v)] == list(required)
+            with no_grad():
+                assert not impl.attention_weights(q, k, mask).requires_grad
+                assert not impl.attention(q, k, v, mask).requires_grad
+
+
+def test_arrays_that_have_new_contents(impl, rng):
+    """The same objects with other numbers: results must come from what is in them now."""
+    q, k, v = (leaf(x) for x in arrays(rng, ()))
+    mask = np.tri(Q, K, K - Q) > 0
+    for _ in range(2):
+        three = q.data, k.data, v.data
+        expected, off = slow_attention(*three, mask), attention_off(*three, mask)
+        battery.check_equal(impl.attention(q, k, v, mask), expected, magnitude=off)
+        expected, off = slow_weights(*three[:2], mask), weights_off(*three[:2], mask)
+        battery.check_equal(impl.attention_weights(q, k, mask), expected, magnitude=off)
+        for x in three:
+            x[...] = rng.normal(size=x.shape)
+        mask[...] = ~mask
