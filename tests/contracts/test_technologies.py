@@ -98,11 +98,11 @@ def test_what_the_page_claims_holds_in_the_stored_numbers_and_in_a_small_run(tec
 def test_the_probes_name_every_mistake(tech):
     """Each mistake answers differently from ours and from every other; equivalents answer as ours."""
     ours, _stub, *others = graders(tech)
-    probes = load_variants(tech).probes(np.random.default_rng(0))
+    variants = load_variants(tech)
 
     def answers(subject):
         with np.errstate(all="ignore"):
-            return ask(probes, load(tech, subject))
+            return ask(variants.probes(np.random.default_rng(0)), load(tech, subject))
 
     expected = answers(ours)
     mistakes = {}

@@ -43,6 +43,10 @@ SYMMETRIC = frozenset({"add", "gcd", "max", "maximum", "min", "minimum", "multip
 """Functions whose first two arguments may change places."""
 
 
+GUARDS = frozenset({"strict", "stacklevel"})
+"""Keywords that change nothing in a right program."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A changed source; the name tells the statement before and after."""
@@ -162,7 +166,8 @@ def _expressions(statement: ast.stmt) -> Iterator[ast.AST]:
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.JoinedStr):
+        is_guard = isinstance(child, ast.keyword) and child.arg in GUARDS
+        if not is_guard and not isinstance(child, ast.JoinedStr):
             yield from _walk(child)
 
 
@@ -190,7 +195,9 @@ def _of_expression(node: ast.AST) -> Iterator[Change]:
         called = ast.unparse(node.func).rpartition(".")[2]
         if len(plain) >= 2 and len(plain) == len(node.args) and called not in SYMMETRIC:
             yield lambda: _set(node, "args", [node.args[1], node.args[0], *node.args[2:]])
-        for index in range(len(node.keywords) if called != "errstate" else 0):
+        for index, keyword in enumerate(node.keywords):
+            if called == "errstate" or keyword.arg in GUARDS:
+                continue
             yield lambda index=index: _set(
                 node, "keywords", node.keywords[:index] + node.keywords[index + 1 :]
             )

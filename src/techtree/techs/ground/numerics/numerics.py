@@ -22,14 +22,15 @@ def logsumexp(x: np.ndarray, axis: int = -1) -> np.ndarray:
     Parameters
     ----------
     x
-        Logits, finite or ``-inf``. Integers count as float64; float32 stays float32.
+        Logits, finite or ``-inf``; not changed. Integers and booleans count as float64, floats keep their
+        dtype. Other axes than ``axis`` may be empty.
     axis
         The axis that is summed over, and that the result no longer has.
 
     Returns
     -------
     np.ndarray
-        For an axis of only ``-inf``: ``-inf``, the log of an empty sum.
+        A new array. For an axis of only ``-inf``: ``-inf``, the log of an empty sum.
 
     Notes
     -----
@@ -53,14 +54,14 @@ def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     Parameters
     ----------
     x
-        Logits, finite or ``-inf``, at least one finite along the axis. Not changed.
+        Logits, finite or ``-inf``, at least one finite along the axis; not changed. Dtypes as in `logsumexp`.
     axis
         The axis along which the result sums to 1.
 
     Returns
     -------
     np.ndarray
-        The shape of ``x``; ``exp(x) / sum(exp(x))``. A logit of ``-inf`` gives exactly 0.
+        A new array of the shape of ``x``: ``exp(x) / sum(exp(x))``. A logit of ``-inf`` gives exactly 0.
 
     Examples
     --------
@@ -78,14 +79,14 @@ def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     Parameters
     ----------
     x
-        Logits, finite or ``-inf``, at least one finite along the axis. Not changed.
+        Logits, finite or ``-inf``, at least one finite along the axis; not changed. Dtypes as in `logsumexp`.
     axis
         The axis along which the exponentials of the result sum to 1.
 
     Returns
     -------
     np.ndarray
-        The shape of ``x``; finite wherever ``x`` is, even where the probability underflows to 0.
+        A new array of the shape of ``x``; finite wherever ``x`` is, also where the probability underflows.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def relative_error(actual: np.ndarray, expected: np.ndarray, floor: float = 1e-8
     Parameters
     ----------
     actual, expected
-        Arrays of the same shape.
+        Arrays of the same shape and of any dtypes, lists or numbers; they are compared in float64.
     floor
         The smallest size that an entry is measured against. It keeps rounding noise around 0 from
         counting as an error of 100 %.
@@ -142,15 +143,15 @@ def random_stream(seed: int, name: str) -> np.random.Generator:
     Parameters
     ----------
     seed
-        Of the whole experiment, at least 0.
+        Of the whole experiment: an integer of any size, at least 0.
     name
         Of the purpose: ``"initial weights"``, ``"shuffle, epoch 3"``.
 
     Returns
     -------
     np.random.Generator
-        The same numbers for the same seed and name, in every process and on every machine; unrelated
-        numbers when either differs.
+        A new generator. The same numbers for the same seed and name, in every process and on every machine;
+        unrelated numbers when either differs in anything.
 
     Examples
     --------

@@ -109,7 +109,81 @@ def _guarded(actual, expected, floor, **options):
     return math.inf if bad.any() else error
 
 
+def _integers_as_they_are(x, axis=-1):
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+STREAM = "[seed, len(words), zlib.crc32(words), *words]"
+
 MISTAKES = {
+    "softmax subtracts in the integers that it was given, where 0 - 2 may be 254": {
+        "softmax": _integers_as_they_are
+    },
+    "softmax adds a small number to the sum, so that probabilities do not add up to 1": [
+        (
+            "exponentials.sum(axis=axis, keepdims=True)\n",
+            "(exponentials.sum(axis=axis, keepdims=True) + 1e-6)\n",
+        )
+    ],
+    "softmax divides by the number of logits, not by the sum": [
+        (
+            "return exponentials / exponentials.sum(axis=axis, keepdims=True)",
+            "return exponentials / x.shape[axis]",
+        )
+    ],
+    "logsumexp subtracts one maximum of the whole array": [
+        ("m = _finite_max(x, axis)\n    with", "m = 0 * _finite_max(x, axis) + x.max()\n    with")
+    ],
+    "logsumexp turns float32 into float64": [
+        (
+            "return np.log(np.exp(x - m).sum(axis=axis))",
+            "return np.log(np.exp(x - m).sum(axis=axis, dtype=float))",
+        )
+    ],
+    "logsumexp always works along the last axis": [
+        (".sum(axis=axis)) + m.squeeze(axis)", ".sum(axis=-1)) + m.squeeze(axis)")
+    ],
+    "logsumexp is the mean in place of the sum": [
+        ("np.exp(x - m).sum(axis=axis)", "np.exp(x - m).mean(axis=axis)")
+    ],
+    "log_softmax always works along the last axis": [
+        (
+            "return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))",
+            "return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))",
+        )
+    ],
+    "log_softmax is in base 2": [
+        ("return shifted - np.log(np.exp", "return (shifted - np.log(np.exp"),
+        (
+            "(shifted).sum(axis=axis, keepdims=True))",
+            "(shifted).sum(axis=axis, keepdims=True))) / math.log(2)",
+        ),
+        ("import zlib", "import math\nimport zlib"),
+    ],
+    "log_softmax leaves out the logarithm of the sum": [
+        ("return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))", "return shifted")
+    ],
+    "relative_error ignores the floor that it is given": [
+        ("np.abs(expected)), floor)", "np.abs(expected)), 1e-8)")
+    ],
+    "relative_error measures in float32": [
+        ("np.asarray(actual, dtype=np.float64)", "np.asarray(actual, dtype=np.float32)"),
+    ],
+    "relative_error counts equal infinities as different": [
+        ("differing = actual != expected", "differing = (actual != expected) | np.isinf(actual)")
+    ],
+    "relative_error refuses empty arrays": [(", initial=0.0))", "))")],
+    "random_stream looks at the first 64 letters of the name only": [
+        ("words = name.encode", "words = name[:64].encode")
+    ],
+    "random_stream mixes a checksum of the name, which names share": [(STREAM, "[seed, zlib.crc32(words)]")],
+    "random_stream ignores case": [("words = name.encode", "words = name.lower().encode")],
+    "random_stream keeps 32 bits of the seed": [
+        (STREAM, "[seed % 2**32, len(words), zlib.crc32(words), *words]")
+    ],
+    "random_stream ignores the seed": [(STREAM, "[0, len(words), zlib.crc32(words), *words]")],
+    "random_stream cuts blanks off the name": [("words = name.encode", "words = name.strip().encode")],
     "softmax exponentiates the logits as they are, and overflows above 709 (float32: 88)": {
         "softmax": _naive_softmax
     },
@@ -191,7 +265,7 @@ def _pairwise_logsumexp(x, axis=-1):
             gap = np.where(np.isneginf(low), low, low - high)
         return high + np.log1p(np.exp(gap))
 
-    return functools.reduce(add, np.moveaxis(x, axis, 0))
+    return np.array(functools.reduce(add, np.moveaxis(x, axis, 0)))
 
 
 def _looping_error(actual, expected, floor=1e-8):
@@ -231,6 +305,27 @@ EQUIVALENTS = {
 }
 
 
+HARMLESS = {
+    f"random_stream: wrong for {what}": "other numbers for these names, still the same ones each time"
+    for what in (
+        "text with a byte order mark",
+        "text with NUL",
+        "text with CRLF",
+        "text beyond 255 characters",
+        "empty text",
+    )
+}
+HARMLESS |= {
+    "actual, expected = (np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)) => "
+    f"actual, expected = ({sides})": "one side in float64 is enough, the other is promoted"
+    for sides in (
+        "np.asarray(actual), np.asarray(expected, dtype=np.float64)",
+        "np.asarray(actual, dtype=np.float64), np.asarray(expected)",
+    )
+}
+"""Mutants that are right versions."""
+
+
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
     logits = rng.normal(size=(3, 5)) * 3
@@ -254,14 +349,22 @@ def probes(rng):
         impl.softmax(x)
         return x
 
+    def share(first, second):
+        return lambda impl: impl.random_stream(*first).random() == impl.random_stream(*second).random()
+
     return {
         "softmax of rows": lambda impl: impl.softmax(logits),
         "softmax of columns": lambda impl: impl.softmax(logits, axis=0),
         "softmax of rows far apart": lambda impl: impl.softmax(apart),
+        "softmax of small integers": lambda impl: impl.softmax(np.array([0, 2], np.uint8)),
         "the input after softmax": untouched,
         "dtype of softmax": lambda impl: str(impl.softmax(gap).dtype),
+        "logsumexp of rows": lambda impl: impl.logsumexp(logits),
+        "logsumexp of columns": lambda impl: impl.logsumexp(logits, axis=0),
         "logsumexp of rows far apart": lambda impl: impl.logsumexp(apart),
         "logsumexp of -inf": lambda impl: impl.logsumexp(empty),
+        "dtype of logsumexp": lambda impl: str(np.asarray(impl.logsumexp(gap)).dtype),
+        "log_softmax of columns": lambda impl: impl.log_softmax(logits, axis=0),
         "log_softmax over a gap": lambda impl: impl.log_softmax(gap),
         "relative error": lambda impl: impl.relative_error(a, e),
         "relative error, the other way round": lambda impl: impl.relative_error(e, a),
@@ -269,19 +372,22 @@ def probes(rng):
             [1.0, 4.0, 0.5], [1.0, 4.0, 1.0]
         ),
         "relative error with NaN": lambda impl: impl.relative_error(holes, np.ones(3)),
+        "relative error of NaN alone": lambda impl: impl.relative_error([np.nan], [np.nan]),
+        "relative error of infinities": lambda impl: impl.relative_error([np.inf, 1.0], [np.inf, 2.0]),
         "relative error at the floor": lambda impl: impl.relative_error([3.0], [4.0], floor=1.0),
+        "relative error below the floor": lambda impl: impl.relative_error([0.25], [0.5], floor=1.0),
+        "relative error of a small difference": lambda impl: impl.relative_error([1.0 + 1e-9], [1.0]),
+        "relative error of nothing": lambda impl: impl.relative_error([], []),
         "relative error of other shapes": lambda impl: impl.relative_error(np.ones(2), np.ones((2, 1))),
-        "streams repeat": lambda impl: (
-            impl.random_stream(1, "ab").random() == impl.random_stream(1, "ab").random()
-        ),
+        "streams repeat": share((1, "ab"), (1, "ab")),
         "streams in another process": survives_another_salt,
-        "streams of anagrams": lambda impl: (
-            impl.random_stream(1, "ab").random() == impl.random_stream(1, "ba").random()
-        ),
-        "streams of seed and name": lambda impl: (
-            impl.random_stream(0, "b").random() == impl.random_stream(1, "a").random()
-        ),
-        "streams of prefixes": lambda impl: (
-            impl.random_stream(0, "a").random() == impl.random_stream(0, "az").random()
-        ),
+        "streams of anagrams": share((1, "ab"), (1, "ba")),
+        "streams of seed and name": share((0, "b"), (1, "a")),
+        "streams of prefixes": share((0, "a"), (0, "az")),
+        "streams of long prefixes": share((0, "a" * 64), (0, "a" * 65)),
+        "streams of names with one checksum": share((0, "plumless"), (0, "buckeroo")),
+        "streams of other case": share((0, "a"), (0, "A")),
+        "streams of far seeds": share((0, "a"), (2**32, "a")),
+        "streams of near seeds": share((0, "a"), (1, "a")),
+        "streams of blanks": share((0, "a"), (0, " a ")),
     }

@@ -269,6 +269,17 @@ EQUIVALENTS = {
 }
 
 
+HARMLESS = {
+    "for axis in range(-max(map(len, shapes), default=0), 0): => "
+    "for axis in range(-max(map(len, shapes), default=-1), 0):": "both ranges are empty",
+    "if broadcast_shape(shape, to_shape) != tuple(to_shape): => "
+    "if broadcast_shape(to_shape, shape) != tuple(to_shape):": "broadcasting is symmetric",
+    "return max((dtype for dtype in strong if dtype.kind == highest), key=lambda dtype: dtype.itemsize) => "
+    "return max((dtype for dtype in strong if dtype.kind == highest))": "of one kind, NumPy orders dtypes so",
+}
+"""Mutants that are right versions."""
+
+
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
     ids, x = np.arange(2), np.ones(2, np.float32)
