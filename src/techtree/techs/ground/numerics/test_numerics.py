@@ -16,15 +16,6 @@ ULPS = 32
 ALL_DTYPES = (*battery.FLOATS, *battery.INTEGERS)
 
 
-def rows(function, x, axis, keeps_axis=True):
-    """Apply a function of a list of numbers along an axis."""
-    x = np.moveaxis(np.asarray(x, float), axis, -1)
-    result = np.zeros(x.shape if keeps_axis else x.shape[:-1])
-    for place in np.ndindex(x.shape[:-1]):
-        result[place] = function(x[place].tolist())
-    return np.moveaxis(result, -1, axis) if keeps_axis else result
-
-
 def log_of_sum(row):
     largest = max(row)
     if largest == -math.inf:
@@ -33,15 +24,19 @@ def log_of_sum(row):
 
 
 def slow_logsumexp(x, axis=-1):
-    return rows(log_of_sum, x, axis, keeps_axis=False)
+    x = np.moveaxis(np.asarray(x, float), axis, -1)
+    result = np.zeros(x.shape[:-1])
+    for place in np.ndindex(result.shape):
+        result[place] = log_of_sum(x[place].tolist())
+    return result
 
 
 def slow_softmax(x, axis=-1):
-    return rows(lambda row: [math.exp(x - log_of_sum(row)) for x in row], x, axis)
+    return np.exp(slow_log_softmax(x, axis))
 
 
 def slow_log_softmax(x, axis=-1):
-    return rows(lambda row: [x - log_of_sum(row) for x in row], x, axis)
+    return np.asarray(x, float) - np.expand_dims(slow_logsumexp(x, axis), axis)
 
 
 def size_of_logits(x, axis=-1):
@@ -59,7 +54,7 @@ def logits(rng, spec="... n"):
 
     def with_minus_infinity(shape):
         x = rng.normal(size=shape)
-        x[..., 0] = -np.inf
+        x.flat[0] = -np.inf
         return x
 
     values = {
