@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,54 @@ def test_the_same_command_goes_on(whole, data, tmp_path, monkeypatch, capsys):
     assert rows(out) == rows(whole)
     for name in ("model.safetensors", "config.json"):
         assert (out / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
+
+
+def change_last_file(folder: Path) -> None:
+    """Make the data again, with one file changed."""
+    corpus = folder.parent / "changed"
+    shutil.copytree(folder.parent / "corpus", corpus)
+    last = max(corpus.iterdir())
+    last.write_text(last.read_text(encoding="utf-8").replace("the", "teh"), encoding="utf-8")
+    shutil.rmtree(folder)
+    words = ["--out", str(folder), "--vocab-size", "400", "--seq-len", "64"]
+    assert main(["data", str(corpus), *words]) == 0
+
+
+def change_rows(folder: Path) -> None:
+    """Change a token of the last row."""
+    (path,) = (folder / "tokens").glob("rows-*.npy")
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+def change_origin(folder: Path) -> None:
+    """Let it say that it was made from another text."""
+    path = folder / "tokens" / "store.json"
+    values = json.loads(path.read_text())
+    values["shards"][0]["made_from"] = "0" * 32
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("change", [change_last_file, change_rows, change_origin])
+def test_a_run_does_not_go_on_with_changed_data(change, data, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "prepared"
+    shutil.copytree(data.parent / "corpus", tmp_path / "corpus")
+    shutil.copytree(data, folder)
+    add = CsvLog.add
+
+    def pressing_add(self, step):
+        add(self, step)
+        if step.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(CsvLog, "add", pressing_add)
+    words = ["--depth", "1", "--steps", "3", "--batch-tokens", "64"]
+    assert train(folder, tmp_path / "run", *words) == 130
+    change(folder)
+    capsys.readouterr()
+    assert train(folder, tmp_path / "run", *words) == 2
+    assert "must resume on the data that it began with" in capsys.readouterr().err
 
 
 def test_one_pass_over_the_data_is_the_default(data, tmp_path):

@@ -68,6 +68,10 @@ class RandomBatches:
         targets = np.where(is_learned, tokens, IGNORED)
         return torch.from_numpy(tokens)[:, :-1].contiguous(), torch.from_numpy(targets)[:, 1:].contiguous()
 
+    def fingerprint(self) -> str:
+        """Return a hash of all rows and of their order."""
+        return f"{self.store.fingerprint()}-{self.seed}-{self.batch_size}"
+
     def _rows_at(self, places: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
         """Return the rows at some places in the endless sequence of passes."""
         passes, indices = np.divmod(places, self.store.n_rows)

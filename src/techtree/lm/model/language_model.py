@@ -73,7 +73,7 @@ class LanguageModel(nn.Module):
         return F.linear(hidden, self.head.to(hidden.dtype)).float()
 
     def loss(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy of the targets, in nats per token; a target of -100 is left out.
+        """Return the mean cross-entropy of the targets, in nats per token; a target of `IGNORED` is left out.
 
         In training, the routers' auxiliary losses, averaged over the layers that have one, add to the
         gradient. The value stays the cross-entropy, which can be compared with that of other models.

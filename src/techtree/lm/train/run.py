@@ -132,7 +132,7 @@ class Run:
         self.losses: list[float] = []
         self.watch = SpikeWatch()
         self._saved_at, self._saved_step = time.monotonic(), -1
-        self.settings = run_settings(model_config, config, fingerprint(ids, targets), dtype, rates)
+        self.settings = run_settings(model_config, config, fingerprint(batches, ids, targets), dtype, rates)
 
     def advance(self, stop: StopRequest) -> Taken:
         """Take one step, and tell the other ranks whether somebody asked this one to stop."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
+from techtree.lm.train.batches import Batches, Fingerprinted
 from techtree.lm.train.checkpoint import Checkpoint
 from techtree.lm.train.config import TrainConfig
 from techtree.lm.train.scaling import Rates
@@ -42,9 +43,15 @@ def run_settings(
     return json.loads(json.dumps(settings))
 
 
-def fingerprint(ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> str:
-    """Return a hash of the first batch: other data begin otherwise."""
-    return hashlib.sha256(ids.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()[:16]
+def fingerprint(batches: Batches, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> str:
+    """Return a hash of the data: of its first batch, whose tensors these are, and of all where it can tell.
+
+    The first batch shows what the rows' order and number depend on, and nothing of the rows that come later.
+    """
+    digest = hashlib.sha256(ids.numpy().tobytes() + targets.numpy().tobytes())
+    if isinstance(batches, Fingerprinted):
+        digest.update(batches.fingerprint().encode("ascii"))
+    return digest.hexdigest()[:16]
 
 
 def check_division(n_rows: int, n_ranks: int, n_micro_batches: int) -> None:
@@ -75,6 +82,11 @@ def check_same(old: dict[str, Any], new: dict[str, Any], path: Path, prefix: str
         before, now = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
             check_same(before, now, path, f"{name} config's ")
+        elif before != now and name == "data" and not prefix:
+            raise InputError(
+                f"a run must resume on the data that it began with; {path} began on data={before!r}, and "
+                f"what is given is {now!r}, other files or other tokens: give the same data, or choose another folder"
+            )
         elif before != now:
             raise InputError(
                 f"a run must resume with what it began with; {path} has {prefix}{name}={before!r}, "
