@@ -12,9 +12,13 @@ from typing import Annotated
 import tyro
 
 from techtree.errors import InputError
+from techtree.reading import read_regular
 from techtree.streams import escaped
 
 _PLACE = re.compile(r"(?P<file>.+):(?P<line>[0-9]+):(?P<column>[0-9]+)", re.DOTALL)
+
+MAX_SOURCE_BYTES = 1 << 26
+"""No file that is edited is longer; the model sees some kilobytes."""
 
 MAX_DIGITS = 18
 """Of a line or a column; no file is so long."""
@@ -111,9 +115,9 @@ def read_source(file: Path) -> str:
         When it cannot be read, or is not UTF-8.
     """
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} must be a file that can be read: {error.strerror or error}") from error
+        data = read_regular(file, MAX_SOURCE_BYTES, "name another file")
+    except InputError as error:
+        raise InputError(f"the place must be in a file that can be read; {error}") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from techtree import atomic
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
+from techtree.reading import check_regular
 
 
 def write_documents(path: Path, documents: Sequence[Document]) -> None:
@@ -27,6 +28,7 @@ def read_documents(path: Path) -> list[Document]:
         When the file is damaged.
     """
     try:
+        check_regular(path)
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
         documents = [Document(**json.loads(line)) for line in lines]
         if not documents:

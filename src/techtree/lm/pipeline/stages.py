@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from techtree import atomic
+from techtree import atomic, reading
 from techtree.errors import InputError
 from techtree.lm.train.trainer import Step
+
+MAX_JSON_BYTES = 1 << 28
+"""Of what a stage writes; the losses of a hundred thousand steps take 2 MB."""
 
 STAGES = "stages.json"
 """The file of a run's folder that keeps how long each stage took."""
@@ -96,9 +99,9 @@ def read_json(path: Path) -> Any:
         When it is damaged; atomic writes leave no half a file, so somebody else changed it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be as an earlier run wrote it ({error}): use another --out") from None
+        return reading.read_json(path, MAX_JSON_BYTES, "use another --out")
+    except InputError as error:
+        raise InputError(f"{path} must be as an earlier run wrote it ({error})") from None
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
