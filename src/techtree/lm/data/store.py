@@ -120,8 +120,8 @@ class TokenStore:
     def fingerprint(self) -> str:
         """Return a hash of all rows, and of what they were made from and with.
 
-        All files are read once, about a second for a gigabyte: otherwise a run would go on with a file that was
-        changed meanwhile.
+        All files are read once, half a second for a gigabyte: otherwise a run would go on with a file that
+        was changed meanwhile.
         """
         about = dataclasses.asdict(self.manifest)
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode("utf-8"))

@@ -85,7 +85,7 @@ def check_same(old: dict[str, Any], new: dict[str, Any], path: Path, prefix: str
         elif before != now and name == "data" and not prefix:
             raise InputError(
                 f"a run must resume on the data that it began with; {path} began on data={before!r}, and "
-                f"what is given is {now!r}, other files or other tokens: give the same data, or choose another folder"
+                f"what is given is {now!r}, other files or tokens: give the same, or choose another folder"
             )
         elif before != now:
             raise InputError(

@@ -33,6 +33,7 @@ _MAX_BYTES |= dict.fromkeys(TOKENIZER[1:], MAX_CONFIG_BYTES)
 _MAX_BYTES_OF_OTHERS = 10_000_000
 """Of every file but the weights. The index of the largest models has 10 MB, a configuration some kB."""
 
+_MAX_REASON_CHARS = 800
 _ADVICE = "give a complete model folder"
 _SHARD = re.compile(r"[\w .-]+\.safetensors", re.ASCII)
 """The name of a file of the folder itself."""
@@ -53,7 +54,10 @@ def read_folder_config(folder: Path) -> tuple[Family, ModelConfig]:
     try:
         return read_config(values)
     except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
+        reason = str(error)
+        if len(reason) > _MAX_REASON_CHARS:  # it quotes what is no setting of any model
+            reason = f"{reason[: _MAX_REASON_CHARS // 2]} ... {reason[-_MAX_REASON_CHARS // 2 :]}"
+        raise InputError(f"{folder / CONFIG}: {reason}") from error
 
 
 def weight_paths(folder: Path) -> list[Path]:
