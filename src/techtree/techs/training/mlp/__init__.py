@@ -1,0 +1,5 @@
+"""A network of linear layers with a bend between them, trained and measured."""
+
+from .mlp import MLP, accuracy, fit
+
+__all__ = ["MLP", "accuracy", "fit"]

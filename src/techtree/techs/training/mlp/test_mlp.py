@@ -1,0 +1,411 @@
+"""Oracles: the network and its training written out in NumPy, with the chain rule by hand; recording modules.
+
+Sums have at most a few hundred terms of size one, which costs about 1e-13; a wrong formula is off by far more
+than the 1e-9 that is allowed after some steps of training.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from techtree.techs import battery
+from techtree.techs.autodiff.modules import Module, Parameter
+from techtree.techs.autodiff.tensor_autodiff import Tensor
+from techtree.techs.training.activations import gelu, relu
+from techtree.techs.training.dataloader import DataLoader
+from techtree.techs.training.linear import Linear, gain_of
+from techtree.techs.training.sgd import SGD
+
+
+def tanh(x):
+    return x.tanh()
+
+
+def times_three(x):
+    return x * 3.0
+
+
+CURVES = {relu: lambda z: np.maximum(z, 0), tanh: np.tanh, times_three: lambda z: 3 * z}
+
+
+def slow_forward(weights, x, curve):
+    """The definition, for arrays of weights and biases in turn."""
+    for n in range(0, len(weights), 2):
+        x = np.einsum("...i,oi->...o", x, weights[n]) + weights[n + 1]
+        x = curve(x) if n + 2 < len(weights) else x
+    return x
+
+
+def filled(impl, rng, widths, activation=relu, dtype=np.float64):
+    """A network with biases that are not 0."""
+    model = impl.MLP(widths, rng, activation, dtype)
+    for layer in model.layers:
+        layer.bias.data[...] = rng.normal(size=layer.bias.shape)
+    return model
+
+
+def arrays_of(model):
+    return [each.data for each in model.parameters()]
+
+
+def test_a_network_by_hand(impl):
+    """Two bends make the absolute value: relu(x) + relu(-x). One more layer adds 10."""
+    model = impl.MLP([1, 2, 1], np.random.default_rng(0))
+    for parameter, value in zip(
+        model.parameters(), [[[1.0], [-1.0]], [0.0, 0.0], [[1.0, 1.0]], [10.0]], strict=True
+    ):
+        parameter.data[...] = value
+    assert model(Tensor([[3.0], [-2.0], [0.0]])).data.tolist() == [[13.0], [12.0], [10.0]]
+    model.layers[1].weight.data[...] = [[-1.0, -1.0]]
+    assert model(Tensor([[20.0]])).data.tolist() == [[-10.0]]  # no bend after the last layer
+
+
+@pytest.mark.parametrize("activation", [relu, tanh, times_three])
+def test_a_network_is_its_definition(impl, rng, activation):
+    for widths in (
+        [3, 2],
+        [2, 5, 3],
+        [1, 1, 1, 1],
+        [4, 3, 6, 2, 5],
+        [2, 3, 3, 3, 2],
+        [130, 131, 1],
+        (7, 4, 2),
+    ):
+        model = filled(impl, rng, widths, activation)
+        for leading in ((), (1,), (6,), (0,), (2, 3), (2, 1, 3)):
+            x = rng.normal(size=(*leading, widths[0]))
+            kept = x.copy()
+            got = model(Tensor(x))
+            assert isinstance(got, Tensor)
+            assert np.array_equal(x, kept)
+            expected = slow_forward(arrays_of(model), x, CURVES[activation])
+            battery.check_equal(got, expected, ulps=256, magnitude=10.0, dtype=np.float64)
+
+
+def test_the_parts_of_a_network(impl, rng):
+    model = impl.MLP([3, 4, 2], rng)
+    assert isinstance(model, Module)
+    assert all(isinstance(layer, Linear) for layer in model.layers)
+    assert {name: each.shape for name, each in model.named_parameters()} == {
+        "layers.0.weight": (4, 3),
+        "layers.0.bias": (4,),
+        "layers.1.weight": (2, 4),
+        "layers.1.bias": (2,),
+    }
+
+
+@pytest.mark.parametrize("activation", [relu, tanh, gelu, times_three])
+def test_the_initial_weights(impl, activation):
+    """Those of `Linear`, drawn one after the other; gains of three digits are enough."""
+    widths = [3, 50, 40, 2]
+    model = impl.MLP(widths, np.random.default_rng(5), activation)
+    rng = np.random.default_rng(5)
+    gains = [gain_of(activation), gain_of(activation), 1.0]
+    for layer, shape, gain in zip(model.layers, itertools.pairwise(widths), gains, strict=True):
+        expected = Linear(*shape, rng, gain=gain)
+        np.testing.assert_allclose(layer.weight.data, expected.weight.data, rtol=2e-3)
+        assert (layer.bias.data == 0).all()
+    (only,) = impl.MLP([4, 3], np.random.default_rng(5), activation).layers
+    np.testing.assert_allclose(
+        only.weight.data, Linear(4, 3, np.random.default_rng(5)).weight.data, rtol=1e-12
+    )
+
+
+def test_relu_is_the_default(impl):
+    first, second = (impl.MLP([2, 9, 3], np.random.default_rng(1), *more) for more in ((), (relu,)))
+    x = np.random.default_rng(2).normal(size=(5, 2))
+    assert np.array_equal(first(Tensor(x)).data, second(Tensor(x)).data)
+    assert arrays_of(first)[0].dtype == np.float64
+
+
+def test_networks_of_one_generator_differ_and_share_nothing(impl, rng):
+    first, second = impl.MLP([2, 3, 2], rng), impl.MLP([2, 3, 2], rng)
+    assert not np.array_equal(arrays_of(first)[0], arrays_of(second)[0])
+    before = arrays_of(second)[0].copy()
+    arrays_of(first)[0][...] = 7
+    assert np.array_equal(arrays_of(second)[0], before)
+
+
+def test_dtypes_of_a_network(impl, rng):
+    for dtype in (np.float32, np.float64):
+        model = filled(impl, rng, [3, 5, 2], tanh, dtype)
+        assert {each.dtype for each in model.parameters()} == {np.dtype(dtype)}
+        x = rng.normal(size=(4, 3)).astype(dtype)
+        got = model(Tensor(x))
+        expected = slow_forward([each.astype(float) for each in arrays_of(model)], x.astype(float), np.tanh)
+        battery.check_equal(got, expected, ulps=64, magnitude=10.0, dtype=dtype)
+
+
+def test_every_weight_gets_its_gradient(impl, rng):
+    """Against central differences, which are good to about 1e-9 here."""
+    for widths in ([3, 4, 2], [2, 3, 3, 1], [3, 2]):
+        model = filled(impl, rng, widths, tanh)
+        x, g = rng.normal(size=(5, widths[0])), rng.normal(size=(5, widths[-1]))
+        tensor = Tensor(x, requires_grad=True)
+        model(tensor).backward(g)
+
+        def loss(x, *weights, g=g):
+            return float((slow_forward(weights, x, np.tanh) * g).sum())
+
+        expected = battery.numerical_gradients(loss, x, *arrays_of(model))
+        got = [tensor.grad, *(each.grad for each in model.parameters())]
+        for a, b in zip(got, expected, strict=True):
+            assert a.shape == b.shape
+            assert np.abs(a - b).max() < 1e-6
+
+
+def test_the_activation_stands_between_layers_only(impl, rng):
+    seen = []
+
+    def noted(x):
+        seen.append(x.shape)
+        return x.tanh()
+
+    model = impl.MLP([3, 4, 5, 2], rng, noted)
+    seen.clear()
+    model(Tensor(rng.normal(size=(6, 3))))
+    assert seen == [(6, 4), (6, 5)]
+
+
+@pytest.mark.parametrize("widths", [[], [3], ()])
+def test_fewer_than_two_widths(impl, rng, widths):
+    with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+        impl.MLP(widths, rng)
+
+
+def cross_entropy(z, y):
+    z = z - z.max(axis=1, keepdims=True)
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    return p, -np.log(p[np.arange(len(y)), y])
+
+
+def slow_fit(weights, x, y, lr, batches_by_epoch):
+    """Plain gradient descent on a network of two layers with tanh, by the chain rule."""
+    w1, b1, w2, b2 = (each.copy() for each in weights)
+    means = []
+    for batches in batches_by_epoch:
+        losses = []
+        for batch in batches:
+            h = np.tanh(x[batch] @ w1.T + b1)
+            p, loss = cross_entropy(h @ w2.T + b2, y[batch])
+            losses += loss.tolist()
+            dz = p.copy()
+            dz[np.arange(len(batch)), y[batch]] -= 1
+            dz /= len(batch)
+            dh = dz @ w2 * (1 - h * h)
+            w1, b1 = w1 - lr * dh.T @ x[batch], b1 - lr * dh.sum(axis=0)
+            w2, b2 = w2 - lr * dz.T @ h, b2 - lr * dz.sum(axis=0)
+        means.append(sum(losses) / len(losses))
+    return means, [w1, b1, w2, b2]
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "keep_last", "n_epochs"),
+    [
+        (12, 4, False, 1),
+        (12, 12, False, 3),
+        (11, 4, True, 2),
+        (11, 4, False, 3),
+        (5, 1, False, 2),
+        (3, 7, True, 2),
+    ],
+)
+def test_training_is_its_definition(impl, rng, n, batch_size, keep_last, n_epochs):
+    x, y = rng.normal(size=(n, 3)), rng.integers(4, size=n)
+    x.flags.writeable = y.flags.writeable = False
+    model = filled(impl, rng, [3, 5, 4], tanh)
+    start = [each.copy() for each in arrays_of(model)]
+    loader = DataLoader(n, batch_size, seed=3, keep_last=keep_last)
+    for parameter in model.parameters():
+        parameter.grad = np.full(parameter.shape, 100.0)  # what was there before does not matter
+    losses = impl.fit(model, x, y, SGD(model.parameters(), lr=0.3), loader, n_epochs)
+    batches = [list(loader.epoch(number)) for number in range(n_epochs)]
+    expected, weights = slow_fit(start, x, y, 0.3, batches)
+    assert isinstance(losses, list)
+    assert all(isinstance(each, float) for each in losses)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    for got, wanted in zip(arrays_of(model), weights, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-9)
+
+
+def test_training_goes_on_from_where_the_weights_are(impl, rng):
+    """A second call starts with epoch 0 again, and with what the first has learned."""
+    x, y = rng.normal(size=(8, 3)), rng.integers(4, size=8)
+    model, loader = filled(impl, rng, [3, 5, 4], tanh), DataLoader(8, 4, seed=1)
+    start = [each.copy() for each in arrays_of(model)]
+    optimizer = SGD(model.parameters(), lr=0.3)
+    losses = [*impl.fit(model, x, y, optimizer, loader, 2), *impl.fit(model, x, y, optimizer, loader, 1)]
+    batches = [list(loader.epoch(number)) for number in (0, 1, 0)]
+    expected, weights = slow_fit(start, x, y, 0.3, batches)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    np.testing.assert_allclose(arrays_of(model)[0], weights[0], atol=1e-9)
+
+
+class Noting(Module):
+    """Notes what it is called with, in which mode; its logits are one weight times the inputs."""
+
+    def __init__(self):
+        self.weight = Parameter(np.array(1.0))
+        self.inner = [Module()]
+        self.calls = []
+
+    def forward(self, x):
+        y = x * self.weight
+        modes = (self.is_training, self.inner[0].is_training)
+        self.calls.append((type(x), x.data.copy(), x.dtype, modes, y.requires_grad, self.weight.grad))
+        return y
+
+
+class NotingLoader:
+    """Batches that a test chose."""
+
+    def __init__(self, *epochs):
+        self.epochs, self.asked = epochs, []
+
+    def epoch(self, number):
+        self.asked.append(number)
+        return iter(np.array(each) for each in self.epochs[number])
+
+
+def test_what_the_model_is_called_with_in_training(impl, rng):
+    x, y = rng.normal(size=(5, 3)).astype(np.float32), np.array([0, 1, 2, 1, 0])
+    model, loader = Noting().eval(), NotingLoader([[4, 0], [1]], [[3, 2], [2]])
+    model.weight.data = np.array(1.0, np.float32)
+    impl.fit(model, x, y, SGD(model.parameters(), lr=0.1), loader, 2)
+    assert loader.asked == [0, 1]
+    assert [call[1].tolist() for call in model.calls] == [x[b].tolist() for b in ([4, 0], [1], [3, 2], [2])]
+    assert all(call[0] is Tensor and call[2] == np.float32 for call in model.calls)
+    assert all(call[3] == (True, True) and call[4] for call in model.calls)
+    assert model.is_training
+    assert model.inner[0].is_training
+
+
+def test_each_label_belongs_to_its_example(impl):
+    """One logit for each class: the loss of a batch tells which labels were used."""
+    x = np.array([[0.0, 5.0], [1.0, 0.0], [0.0, 2.0], [7.0, 0.0]])
+    y = np.array([1, 0, 0, 1])
+    for batch in ([0, 1], [3, 2], [2], [1, 3, 0]):
+        model = Noting()
+        (loss,) = impl.fit(model, x, y, SGD(model.parameters(), lr=0.0), NotingLoader([batch]), 1)
+        assert loss == pytest.approx(cross_entropy(x[batch], y[batch])[1].mean(), rel=1e-12)
+
+
+def test_losses_are_those_before_the_steps(impl):
+    x, y = np.array([[0.0, 1.0], [0.0, 2.0]]), np.array([1, 1])
+    model = Noting()
+    (loss,) = impl.fit(model, x, y, SGD(model.parameters(), lr=50.0), NotingLoader([[0], [1]]), 1)
+    first = np.log1p(np.exp(-1.0))
+    weight = 1 + 50 * (1 - 1 / (1 + np.exp(-1.0)))
+    assert loss == pytest.approx((first + np.log1p(np.exp(-2 * weight))) / 2, rel=1e-9)
+
+
+def test_no_epochs_change_nothing(impl, rng):
+    model = filled(impl, rng, [2, 3, 2])
+    before = [each.copy() for each in arrays_of(model)]
+    model.eval()
+    assert (
+        impl.fit(
+            model, np.ones((4, 2)), np.zeros(4, int), SGD(model.parameters(), lr=1.0), DataLoader(4, 2, 0), 0
+        )
+        == []
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(arrays_of(model), before, strict=True))
+    assert model.is_training
+
+
+class Keep(Module):
+    """Its logits are its inputs."""
+
+    def forward(self, x):
+        return x * 1.0
+
+
+def test_accuracy_by_hand(impl):
+    x = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [5.0, 4.0, 7.0], [-3.0, -2.0, -9.0]])
+    for y, expected in (
+        ([0, 1, 2, 1], 1.0),
+        ([0, 1, 0, 0], 0.5),
+        ([1, 2, 0, 2], 0.0),
+        ([1, 2, 0, 1], 0.25),
+        ([0, 1, 2, 2], 0.75),
+    ):
+        got = impl.accuracy(Keep(), x, np.array(y))
+        assert isinstance(got, float)
+        assert got == expected
+    assert impl.accuracy(Keep(), x[:1], np.array([0])) == 1.0
+    assert impl.accuracy(Keep(), x[:3], np.array([0, 1, 1])) == 2 / 3
+    assert impl.accuracy(Keep(), x.astype(np.float32), np.array([0, 1, 2, 0], np.uint8)) == 0.75
+
+
+def test_accuracy_is_its_definition(impl, rng):
+    for n, k in ((1, 2), (2, 2), (7, 3), (130, 5), (1000, 140), (3, 1)):
+        x, y = rng.normal(size=(n, k)) * 1e3, rng.integers(k, size=n)
+        x.flags.writeable = y.flags.writeable = False
+        right = sum(
+            int(max(range(k), key=row.__getitem__) == label) for row, label in zip(x.tolist(), y, strict=True)
+        )
+        for _ in range(2):
+            assert impl.accuracy(Keep(), x, y) == pytest.approx(right / n, rel=1e-12)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_accuracy_measures_in_the_mode_of_use(impl, is_training):
+    model = Noting()
+    model = model.train() if is_training else model.eval()
+    model.weight.grad = gradient = np.array(5.0)
+    x = np.array([[1.0, 2.0], [4.0, 3.0]], np.float32)
+    assert impl.accuracy(model, x, np.array([1, 1])) == 0.5
+    for kind, _, dtype, modes, is_recorded, _ in model.calls:
+        assert (kind, dtype, modes, is_recorded) == (Tensor, np.float32, (False, False), False)
+    assert np.concatenate([call[1] for call in model.calls]).tolist() == x.tolist()
+    assert model.is_training is is_training
+    assert model.inner[0].is_training is is_training
+    assert model.weight.grad is gradient
+    assert gradient == 5.0
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_mode_is_put_back_after_an_error(impl, is_training):
+    class Failing(Module):
+        def forward(self, x):
+            raise ArithmeticError("as it should")
+
+    model = Failing().train() if is_training else Failing().eval()
+    with pytest.raises(ArithmeticError):
+        impl.accuracy(model, np.ones((2, 2)), np.array([0, 1]))
+    assert model.is_training is is_training
+    weight = Parameter(np.ones(1))
+    assert (weight * 2).requires_grad  # recording goes on, too
+
+
+def rings(rng, n):
+    """Points in the plane, labelled by their distance from the middle: no line separates them."""
+    x = rng.normal(size=(n, 2))
+    return x, (np.linalg.norm(x, axis=1) > 1.18).astype(np.int64)  # the median
+
+
+def test_a_network_learns_what_no_line_can(impl, rng):
+    """Held-out accuracy. At forty seeds lines reached 0.36 to 0.64, networks 0.96 to 0.99."""
+    (x, y), (x_new, y_new) = rings(rng, 512), rings(rng, 512)
+    reached = {}
+    for widths in ([2, 2], [2, 24, 2]):
+        model = impl.MLP(widths, rng)
+        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+        impl.fit(model, x, y, optimizer, DataLoader(512, 64, seed=0), 25)
+        reached[len(widths)] = impl.accuracy(model, x_new, y_new)
+    assert reached[2] < 0.75
+    assert reached[3] > 0.9
+
+
+def test_one_batch_is_learned_by_heart(impl, rng):
+    """Labels drawn at random: there is nothing to understand, and still the loss goes to 0.
+
+    At forty seeds it began above 1.3 and ended below 0.004.
+    """
+    x, y = rng.normal(size=(16, 8)), rng.integers(4, size=16)
+    model = impl.MLP([8, 64, 4], rng)
+    losses = impl.fit(model, x, y, SGD(model.parameters(), lr=0.1, momentum=0.9), DataLoader(16, 16, 0), 120)
+    assert losses[0] > 1
+    assert losses[-1] < 0.05
+    assert impl.accuracy(model, x, y) == 1.0
