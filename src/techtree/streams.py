@@ -51,8 +51,8 @@ _ALIKE = {character: alike for alike, characters in _ALIKES.items() for characte
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal may obey, what reverses the text after it, and halves of characters."""
 
-_DRAWN = re.compile(r"\x1b\[[0-9;?]*[A-HJKhlm]|\r")
-"""Colours, moves of the cursor and the like, with which the program draws."""
+_DRAWN = re.compile(r"\x1b\[(?:[0-9;]*[ABCDGKm]|\?25[hl])|\r")
+"""Colours, and what changes a line: moves of the cursor, erasing, hiding the cursor."""
 
 _DUMB_TERMINALS = ("dumb", "unknown")
 

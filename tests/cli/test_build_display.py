@@ -36,6 +36,7 @@ def test_a_terminal_gets_colours_and_others_plain_lines(monkeypatch):
     kind, text = shown(monkeypatch)
     assert kind is TerminalDisplay
     assert "\x1b[" in text
+    assert "\x1b[2J" not in text
     for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": "unknown"}, {"TERM": ""}):
         kind, text = shown(monkeypatch, **environment)
         assert kind is PlainDisplay

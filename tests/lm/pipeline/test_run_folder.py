@@ -1,5 +1,6 @@
 """One process at a time fills a folder, with the settings that it began with."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -171,3 +172,16 @@ def test_what_an_earlier_call_left_stays(tmp_path):
         (tmp_path / "a").touch()
         raise InputError("no")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "tokens"}
+
+
+def test_what_was_made_stays_when_the_disk_is_full(tmp_path):
+    def fill():
+        (tmp_path / "tokens").mkdir()
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise InputError("make room") from error
+
+    with pytest.raises(InputError), forgotten_if_refused(tmp_path, ("tokens",), lambda: False):
+        fill()
+    assert (tmp_path / "tokens").exists()

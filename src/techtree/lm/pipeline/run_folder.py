@@ -1,6 +1,7 @@
 """A folder that a command fills in stages: one process at a time, always with the settings it began with."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from techtree import atomic
 from techtree.errors import InputError
 from techtree.file_lock import take
 from techtree.lm.pipeline.stages import read_json
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 LOCK = ".lock"
 """The file that whoever fills the folder has locked. What a killed process left of it locks nobody out."""
@@ -150,11 +153,21 @@ def forgotten_if_refused(
     is_first_call = not any((folder / name).exists() for name in names)
     try:
         yield
-    except (InputError, MemoryError, RuntimeError):
-        for path in [folder / name for name in names] if is_first_call and not is_begun() else []:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except (InputError, MemoryError, RuntimeError) as error:
+        if is_first_call and not _is_of_the_disk(error) and not is_begun():
+            for path in [folder / name for name in names]:
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise
+
+
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether an error comes of a disk that is full or fails, of which the inputs know nothing."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            return True
+        error = error.__context__
+    return False
 
 
 def _shown(value: Any) -> str:
