@@ -111,7 +111,7 @@ class Optimizer:
         return {}
 
     def update(self, weights: np.ndarray, gradient: np.ndarray, state: dict, options: Mapping) -> None:
-        """Take one step with one parameter. Every subclass writes it.
+        """Take one step with one parameter: written by the subclass; ``NotImplementedError`` if it was not.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class Optimizer:
         options
             The group of the parameter.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define update to take steps")
 
     def step(self) -> None:
         """Update every parameter that has a gradient.

@@ -550,6 +550,15 @@ def test_a_rule_without_memory_and_without_limits(impl):
         optimizer.load_state_dict({"0.momentum": np.zeros(3)})
 
 
+def test_a_rule_that_was_not_written(impl):
+    (w,) = parameters((3,))
+    optimizer = impl.Optimizer([w], lr=0.5)
+    optimizer.step()  # nothing to do
+    w.grad = np.ones(3)
+    with pytest.raises(NotImplementedError):
+        optimizer.step()
+
+
 def test_limits_hold_for_each_number_of_a_tuple(impl):
     class Rule(impl.Optimizer):
         limits: ClassVar = {"betas": (0.5, 2.0)}

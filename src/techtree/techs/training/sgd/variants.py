@@ -259,6 +259,12 @@ MISTAKES = {
             "            self._states[number][name] = np.zeros_like(own[key])",
         )
     ],
+    "an optimizer without a rule does nothing": [
+        (
+            '        raise NotImplementedError(f"{type(self).__name__} must define update to take steps")',
+            "        return",
+        )
+    ],
     "start is called anew for each saving, not once": [
         (
             "        return {key: np.array(self",
@@ -305,6 +311,9 @@ class _OtherOptimizer:
 
     def start(self, weights):
         return {}
+
+    def update(self, weights, gradient, state, options):
+        raise NotImplementedError
 
     def step(self):
         for parameter, group, state in self.records:
@@ -525,6 +534,11 @@ def probes(rng):
         optimizer.state_dict()
         return len(calls)
 
+    def without_rule(impl):
+        a, _ = pair()
+        a.grad = np.ones(2)
+        return str(impl.Optimizer([a]).step())
+
     def without_parameters(impl):
         return made(impl, lambda: [{"parameters": [pair()[0]]}, {"lr": 0.5}])
 
@@ -566,6 +580,7 @@ def probes(rng):
         "the saved state, changed": saved_then_changed,
         "names in the saved state": keys,
         "start, counted": starts,
+        "an optimizer without a rule": without_rule,
         "a loaded state": lambda impl: loaded(impl, lambda state, names: None),
         "a loaded state, float32": lambda impl: loaded(impl, lambda state, names: None, np.float32),
         "a state with less": lambda impl: loaded(impl, lambda state, names: state.pop(names[1])),
