@@ -1,7 +1,7 @@
 """Commands on damaged folders, each in a process of its own under limits of memory and time.
 
 Each line of standard input is a case, {"words": [...], "cwd": "..."}. PyTorch is imported once; each case is
-a fork. For each, a line of JSON goes to standard output: exit code (negative: that of a signal), output, errors.
+a fork. For each, a line of JSON goes to standard output: exit code (negative: a signal), output and errors.
 """
 
 import json

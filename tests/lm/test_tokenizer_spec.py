@@ -9,7 +9,9 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from lm.byte_level_tokenizers import PRE_TOKENIZERS, train_library_tokenizer, train_tokenizer
 from techtree.errors import InputError
-from techtree.lm.tokenizer import Tokenizer
+from techtree.lm.formats.gguf.vocabulary import GPT2_PATTERN
+from techtree.lm.tokenizer import LLAMA3_PATTERN, QWEN2_PATTERN, Tokenizer
+from techtree.lm.tokenizer_spec import may_take_ages
 
 TEXT = "def f(x):\n    return 'é 日本 🙂', x  # 1234\r\n" * 40
 
@@ -161,6 +163,77 @@ def test_what_is_refused_before_the_library_sees_it(change, message, loaded, cap
     assert "tokenizer.json" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert capfd.readouterr() == ("", "")  # a panic of the library would stand here
+
+
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*"
+)
+QUICK = [
+    *(
+        QWEN2_PATTERN,
+        LLAMA3_PATTERN,
+        GPT2_PATTERN,
+        O200K,
+        DEEPSEEK,
+        "[0-9][0-9][0-9]",
+        r"\s?[A-Za-zµÀ-Ö]+",
+        "",
+    ),
+    *(
+        r"\d{1,3}(?=(?:\d{3})*\b)",
+        r"(?:\(\+\))+",
+        r"[(a+)+]",
+        r"(?:ab)+c*",
+        r"(a|b)?c+",
+        "(",
+        ")",
+        ")+",
+        "a{,3}",
+        "{}",
+    ),
+]
+SLOW = [
+    *(
+        r"(a+)+b",
+        r"(a|aa)+$",
+        r"(?:a*)*",
+        r"((a?b)c)*",
+        r"(?:a{1,2})+",
+        r"(?:a+){2,}",
+        r"(x(?=a+))+",
+        r"(?i:a|b)+c",
+    ),
+    *(r"([a-z]+)*\d", r"(\p{L}+)+", r"(?:\)+)+"),
+]
+
+
+def test_patterns_that_take_ages_are_known():
+    assert [pattern for pattern in QUICK if may_take_ages(pattern)] == []
+    assert [pattern for pattern in SLOW if not may_take_ages(pattern)] == []
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_patterns_that_take_ages_are_refused(pattern, loaded):
+    def change(spec):
+        spec["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": pattern}
+
+    with pytest.raises(InputError, match="must not repeat what repeats"):
+        loaded(change)
+
+
+def test_a_pattern_on_which_the_library_gives_up_is_one_clear_error(loaded):
+    def change(spec):
+        spec["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "a*a*a*a*a*$"}
+
+    tokenizer = loaded(change)
+    assert tokenizer.decode(tokenizer.encode("aab c")) == "aab c"
+    with pytest.raises(InputError, match="its pattern gave up"):
+        tokenizer.encode("a" * 2000 + "c")
 
 
 @pytest.mark.parametrize(

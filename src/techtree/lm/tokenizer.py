@@ -201,15 +201,15 @@ class Tokenizer:
             When the text is not Unicode (it holds half of a surrogate pair).
         """
         if parse_special:
-            return self._parsing.encode(_require_unicode(text), add_special_tokens=False).ids
+            return _encoded(self._parsing, text).ids
         if self._splits_like_qwen2 and text.isascii():
             return list(chain.from_iterable(map(self._word_ids.__getitem__, _ASCII_WORD.findall(text))))
         library = self._exact if is_exact else self._plain
-        return library.encode(_require_unicode(text), add_special_tokens=False).ids
+        return _encoded(library, text).ids
 
     def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
         """Return the ids of a text, and the character at which, or within which, each begins."""
-        encoding = self._plain.encode(_require_unicode(text), add_special_tokens=False)
+        encoding = _encoded(self._plain, text)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
     @cached_property
@@ -384,7 +384,7 @@ class _WordIds(dict[str, list[int]]):
         self._n_bytes = 0
 
     def __missing__(self, word: str) -> list[int]:
-        ids = self._library.encode(word, add_special_tokens=False).ids
+        ids = _encoded(self._library, word).ids
         if len(word) <= self.MAX_WORD_CHARS:
             # A place in the dictionary, a text and a list take 200 bytes, a number and its place 36.
             self._n_bytes += 200 + len(word) + 36 * len(ids)
@@ -422,6 +422,24 @@ def _library_tokenizer(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps({**spec, "post_processor": None}))
     except Exception as error:  # the library raises nothing more precise
         raise InputError(f"the tokenizer is damaged ({error}): make it again, or copy it again") from error
+
+
+def _encoded(library: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    """Ask the library for the ids of a text.
+
+    Raises
+    ------
+    InputError
+        When the text is not Unicode, or the library gives up, which is no `Exception` of Python's.
+    """
+    try:
+        return library.encode(_require_unicode(text), add_special_tokens=False)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InputError(
+            f"a tokenizer must split every text; its pattern gave up on one ({error}): use another tokenizer"
+        ) from None
 
 
 def _without_long_words(text: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ change the text, drop parts of it or split it by chance is refused. What is left
 decode to the text that was given.
 """
 
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -205,6 +206,11 @@ def _checked_step(step: dict[str, Any]) -> dict[str, Any]:
             "pattern": {"String": str(pattern)},
             "behavior": behavior,
         } if behavior in _KEEPING and len(pattern) <= _MAX_PATTERN_CHARS and len(step["pattern"]) == 1:
+            if "Regex" in step["pattern"] and may_take_ages(pattern):
+                raise InputError(
+                    "a pattern that splits text must not repeat what repeats in itself, or is a choice: some "
+                    f"texts would take ages; got {reprlib.repr(pattern)}: {_OTHERS}"
+                )
             kept = {"pattern": step["pattern"], "behavior": behavior, "invert": _flag(step, "invert")}
         case {"type": "Digits"}:
             kept = {"individual_digits": _flag(step, "individual_digits")}
@@ -222,6 +228,49 @@ def _checked_step(step: dict[str, Any]) -> dict[str, Any]:
                 f"{reprlib.repr(step)} may not: {_OTHERS}"
             )
     return {"type": step["type"], **kept}
+
+
+_PATTERN_PARTS = re.compile(
+    r"\\[pP]\{[^}]*\}|\\.|\[(?:\\.|\[[^\]]*\]|[^\]\\])*\]|[()|]|[*+?]|\{(?P<least>\d*)(?P<to>,?)(?P<most>\d*)\}",
+    re.DOTALL,
+)
+"""What matters in a pattern: groups, choices, and how often they come. Characters and classes do not."""
+
+
+def may_take_ages(pattern: str) -> bool:
+    r"""Whether a group that may come any number of times can itself match in more than one length or way.
+
+    >>> may_take_ages(r"(a+)+b"), may_take_ages(r"(?:\d{3})+|a+b*(?:c|d)?")
+    (True, False)
+
+    Notes
+    -----
+    A search that fails then tries all ways to divide the text among the repetitions, two to the power of its
+    length. (What follows each other, as in `a*a*a*b`, costs a power of the length alone; after ten million
+    tries the library gives up.)
+    """
+    parts = list(_PATTERN_PARTS.finditer(pattern))
+    varies = [False]  # of each group that is open, whether it can match otherwise
+    for i, part in enumerate(parts):
+        match part[0][0]:
+            case "(":
+                varies.append(False)
+            case ")" if len(varies) > 1:
+                inner = varies.pop()
+                after = parts[i + 1] if i + 1 < len(parts) and parts[i + 1].start() == part.end() else None
+                is_endless = after is not None and (
+                    after[0] in ("*", "+") or (after["to"] == "," and not after["most"])
+                )
+                if inner and is_endless:
+                    return True
+                varies[-1] |= inner
+            case "|" | "*" | "+":
+                varies[-1] = True
+            case "?" if not pattern[: part.start()].endswith("("):  # `(?:` begins a group
+                varies[-1] = True
+            case "{" if part["to"] or part[0] == "{}":
+                varies[-1] = True
+    return False
 
 
 def _decoder(values: Any) -> dict[str, Any]:
