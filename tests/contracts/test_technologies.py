@@ -1,5 +1,7 @@
 """The folder of a technology is complete, its graders are graded, its page and its figure are true."""
 
+import ast
+import dataclasses
 import doctest
 import json
 import re
@@ -94,10 +96,38 @@ def test_what_the_page_claims_holds_in_the_stored_numbers_and_in_a_small_run(tec
         mpl.pyplot.close(figure)
 
 
+class _Renaming(ast.NodeTransformer):
+    """Gives the local variables of each function other names: the same program in other words."""
+
+    def visit_FunctionDef(self, node):
+        inside = list(ast.walk(node))
+        stored = {
+            each.id for each in inside if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        }
+        kept = {each.arg for each in inside if isinstance(each, ast.arg)}
+        kept |= {each.name for each in inside if isinstance(each, ast.FunctionDef | ast.ExceptHandler)}
+        declared = [each for each in inside if isinstance(each, ast.Global | ast.Nonlocal)]
+        renamed = stored - kept - {name for each in declared for name in each.names}
+        for each in names:
+            if each.id in renamed:
+                each.id = f"my_{each.id}"
+        return node
+
+
+def in_other_words(subject):
+    """Return a subject whose source is written differently and does the same."""
+    source = ast.unparse(_Renaming().visit(ast.parse(subject.source)))
+    return dataclasses.replace(subject, source=source, file=f"<{subject.name}, in other words>")
+
+
 @each_technology
 def test_the_probes_name_every_mistake(tech):
-    """Each mistake answers differently from ours and from every other; equivalents answer as ours."""
+    """Each mistake answers differently from ours and from every other, and alike in other words.
+
+    The equivalents answer as ours does.
+    """
     ours, _stub, *others = graders(tech)
+    fresh = {subject.name: subject for subject in graders(tech)}  # for mistakes that remember something
     variants = load_variants(tech)
 
     def answers(subject):
@@ -114,6 +144,8 @@ def test_the_probes_name_every_mistake(tech):
             known = {"ours": expected, **mistakes}
             alike = [name for name, answer in known.items() if same(answer, got)]
             assert alike == [], f"{subject.name} cannot be told from {alike[0]}"
+            again = answers(in_other_words(fresh[subject.name]))
+            assert same(got, again), f"{subject.name} in other words is not named"
             mistakes[subject.name] = got
 
 
