@@ -101,9 +101,8 @@ class _Renaming(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node):
         inside = list(ast.walk(node))
-        stored = {
-            each.id for each in inside if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-        }
+        names = [each for each in inside if isinstance(each, ast.Name)]
+        stored = {each.id for each in names if isinstance(each.ctx, ast.Store)}
         kept = {each.arg for each in inside if isinstance(each, ast.arg)}
         kept |= {each.name for each in inside if isinstance(each, ast.FunctionDef | ast.ExceptHandler)}
         declared = [each for each in inside if isinstance(each, ast.Global | ast.Nonlocal)]
