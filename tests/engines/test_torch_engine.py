@@ -68,9 +68,23 @@ def test_a_long_file_and_extra_chunks(engine):
 def test_nonsense_is_refused(engine):
     with pytest.raises(InputError, match="temperature"):
         engine.infill(InfillRequest("x", temperature=-1.0))
-    with pytest.raises(InputError, match="Unicode"):
-        engine.infill(InfillRequest("\ud800"))
     assert engine.infill(InfillRequest("x", max_tokens=1)).n_predicted <= 1
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "x = '\ude42", "\udcff\n"])
+def test_half_a_character_anywhere_costs_nothing_but_itself(engine, half):
+    """As clients send it that cut a chunk, a prefix or a suffix by UTF-16's units."""
+    whole = half.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def answered(text, place):
+        words = {"prefix": "def f(x):\n    return ", "suffix": "\n"}
+        chunk = Chunk(text, "A = 1\n") if place == "filename" else Chunk("a.py", "A = 1\n" + text)
+        words |= {place: text + words[place]} if place in words else {"extra": (chunk,)}
+        found = engine.infill(InfillRequest(**words, max_tokens=8))
+        return found.text, found.stop, found.n_prompt
+
+    for place in ("prefix", "suffix", "chunk", "filename"):
+        assert answered(half, place) == answered(whole, place)
 
 
 def test_a_folder_without_a_model(tmp_path):
