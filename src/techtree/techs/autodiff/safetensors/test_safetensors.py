@@ -1,0 +1,632 @@
+"""Oracles: files written by hand, byte for byte as the format says, whole ones and damaged ones."""
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from techtree.techs import battery
+from techtree.techs.autodiff.modules import Module, Parameter
+
+ORDER = ["U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "U8", "BOOL"]
+"""The types that NumPy has too, in the order of a file."""
+
+NUMPY = {
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F64": np.float64,
+    "F32": np.float32,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "F16": np.float16,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+VALUES = {
+    "U64": ([0, 1, 2**63 + 5], "<3Q"),
+    "I64": ([-(2**63), -2, 2**40 + 7], "<3q"),
+    "F64": ([1 / 3, -0.0, 1e308], "<3d"),
+    "F32": ([1.5, -0.0, float("inf")], "<3f"),
+    "U32": ([0, 258, 2**32 - 1], "<3I"),
+    "I32": ([-(2**31), -258, 5], "<3i"),
+    "F16": ([1.5, -0.0, 65504.0], "<3e"),
+    "U16": ([0, 258, 65535], "<3H"),
+    "I16": ([-32768, -258, 5], "<3h"),
+    "I8": ([-128, -1, 5], "<3b"),
+    "U8": ([0, 7, 255], "<3B"),
+    "BOOL": ([False, True, True], "<3?"),
+}
+"""Three values of each type, and how the standard library packs them."""
+
+
+def raw(header, data=b"", length=None):
+    """The bytes of a file whose header is given as a text, as bytes, or as what JSON shall say."""
+    text = header if isinstance(header, bytes) else header.encode() if isinstance(header, str) else None
+    text = json.dumps(header).encode() if text is None else text
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(code, shape, begin, end):
+    return {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
+
+
+def written(tmp_path, content, name="model.safetensors"):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+def saved(impl, tmp_path, *arguments):
+    """The bytes that `save_file` makes of tensors and metadata."""
+    path = tmp_path / "saved.safetensors"
+    impl.save_file(arguments[0], path, *arguments[1:])
+    return path.read_bytes()
+
+
+def header_of(content):
+    length = int.from_bytes(content[:8], "little")
+    return content[8 : 8 + length]
+
+
+def by_code_point(name):
+    return [ord(letter) for letter in name]
+
+
+def same(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+# What is written.
+
+
+def test_a_file_byte_for_byte(impl, tmp_path):
+    tensors = {"b": np.array([[1.0, -2.0]], np.float32), "a": np.array(258, np.int64)}
+    expected = (
+        b"\x90\x00\x00\x00\x00\x00\x00\x00"
+        b'{"__metadata__":{"by":"hand"},'
+        b'"a":{"dtype":"I64","shape":[],"data_offsets":[0,8]},'
+        b'"b":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]}}'
+        b"      "
+        b"\x02\x01\x00\x00\x00\x00\x00\x00"
+        b"\x00\x00\x80\x3f\x00\x00\x00\xc0"
+    )
+    assert saved(impl, tmp_path, tensors, {"by": "hand"}) == expected
+
+
+def test_a_file_without_tensors(impl, tmp_path):
+    for metadata in ((), (None,), ({},)):
+        assert saved(impl, tmp_path, {}, *metadata) == b"\x08\0\0\0\0\0\0\0{}      "
+    content = saved(impl, tmp_path, {}, {"a": "b"})
+    assert content == b'\x20\0\0\0\0\0\0\0{"__metadata__":{"a":"b"}}      '
+
+
+def test_every_type_is_packed_as_the_standard_library_packs_it(impl, tmp_path):
+    tensors = {code: np.array(values, NUMPY[code]) for code, (values, _) in VALUES.items()}
+    content = saved(impl, tmp_path, tensors)
+    packed = [struct.pack(form, *values) for values, form in VALUES.values()]
+    assert content.endswith(b"".join(packed))
+    ends = np.cumsum([0, *map(len, packed)]).tolist()
+    expected = {
+        code: entry(code, [3], begin, end)
+        for code, begin, end in zip(VALUES, ends[:-1], ends[1:], strict=True)
+    }
+    assert json.loads(header_of(content)) == expected
+
+
+def test_tensors_lie_in_the_order_of_types_then_of_names(impl, tmp_path):
+    names = ["a", "B", "", "a.10", "a.2", "é", "\uffff", "😀"]
+    tensors = {f"{name}{code}": np.zeros(2, NUMPY[code]) for name in names for code in ORDER}
+    expected = [each for code in ORDER for each in sorted((n + code for n in names), key=by_code_point)]
+    first = saved(impl, tmp_path, tensors)
+    header = json.loads(header_of(first))
+    assert list(header) == expected
+    end = 0
+    for name in expected:
+        begin, end = end, end + tensors[name].nbytes
+        assert header[name]["data_offsets"] == [begin, end]
+    assert len(first) == 8 + len(header_of(first)) + end
+    for shuffled in (dict(reversed(tensors.items())), dict(sorted(tensors.items()))):
+        assert saved(impl, tmp_path, shuffled) == first
+
+
+def test_names_are_ordered_by_code_point(impl, tmp_path):
+    names = ["b", "B", "_", "", "10", "9", "é", "e\u0301", "z", "\uffff", "\U00010000", "😀", "ab", "a"]
+    content = saved(impl, tmp_path, dict.fromkeys(names, np.zeros(1)))
+    assert list(json.loads(header_of(content))) == sorted(names, key=by_code_point)
+
+
+def test_the_header_is_json_without_blanks(impl, tmp_path):
+    name = 'a "b"\\c/d\ne\tf\x01gé\u2028😀'
+    content = saved(impl, tmp_path, {name: np.zeros(0, np.uint8)}, {"ß 1": "\r\n ü: , {"})
+    expected = (
+        '{"__metadata__":{"ß 1":"\\r\\n ü: , {"},'
+        '"a \\"b\\"\\\\c/d\\ne\\tf\\u0001gé\u2028😀":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+    )
+    assert header_of(content).rstrip(b" ") == expected.encode()
+    path = written(tmp_path, content)
+    assert list(impl.load_file(path)) == [name]
+    assert impl.read_metadata(path) == {"ß 1": "\r\n ü: , {"}
+
+
+def test_as_few_spaces_as_make_the_header_a_multiple_of_eight(impl, tmp_path):
+    seen = set()
+    for n in range(8):
+        text = header_of(saved(impl, tmp_path, {"x" * n: np.ones(1, np.uint8)}))
+        seen.add(len(text) - len(text.rstrip(b" ")))
+        assert len(text) % 8 == 0
+        assert text.rstrip(b" ").endswith(b"}")
+    assert seen == set(range(8))
+
+
+def test_metadata_is_ordered_and_left_out_when_empty(impl, tmp_path):
+    tensors = {"w": np.ones(2, np.float32)}
+    keys = ["b", "a", "C", "", "ä", "😀", "\uffff"]
+    content = saved(impl, tmp_path, tensors, {key: f"of {key}" for key in keys})
+    header = json.loads(header_of(content))
+    assert list(header) == ["__metadata__", "w"]
+    assert list(header["__metadata__"]) == sorted(keys, key=by_code_point)
+    assert saved(impl, tmp_path, tensors, {key: f"of {key}" for key in reversed(keys)}) == content
+    for empty in ((), (None,), ({},)):
+        assert list(json.loads(header_of(saved(impl, tmp_path, tensors, *empty)))) == ["w"]
+
+
+def test_any_layout_and_byte_order_gives_the_same_bytes(impl, tmp_path, rng):
+    given, plain = {}, {}
+    for code in ORDER:
+        x = rng.integers(0, 2, size=(4, 3, 5)).astype(NUMPY[code])
+        swapped = x.astype(x.dtype.newbyteorder(">"))
+        layouts = [swapped, swapped.T.copy().T, *(change(x) for change in battery.LAYOUTS.values())]
+        for number, each in enumerate(layouts):
+            given[f"{code} {number}"] = each
+            plain[f"{code} {number}"] = np.array(each, NUMPY[code], order="C")
+    before = {name: each.copy() for name, each in given.items()}
+    content = saved(impl, tmp_path, given)
+    assert saved(impl, tmp_path, plain) == content
+    assert content.endswith(b"".join(each.tobytes() for each in plain.values()))
+    assert all(np.array_equal(given[name], before[name]) for name in given)
+
+
+def test_what_the_format_cannot_hold_is_refused(impl, tmp_path):
+    path = written(tmp_path, b"old")
+    good = np.ones(2)
+    wrong = [
+        ({"a": good, "b": np.ones(2, np.complex128)},),
+        ({"a": good, "b": np.ones(2, np.complex64)},),
+        ({"a": np.array(["x", "y"])},),
+        ({"a": np.array([b"x"])},),
+        ({"a": np.array([None, 1], dtype=object)},),
+        ({"a": np.zeros(2, "datetime64[s]")},),
+        ({"a": np.zeros(2, "timedelta64[s]")},),
+        ({"a": np.zeros(2, [("x", "f4")])},),
+        ({"a": good, "__metadata__": good},),
+        ({1: good},),
+        ({None: good},),
+        ({"a": good, b"b": good},),
+        ({("a",): good},),
+        ({"a": good}, {"x": 1}),
+        ({"a": good}, {"x": None}),
+        ({"a": good}, {"x": "y", 2: "z"}),
+        ({"a": good}, {"x": ["y"]}),
+        ({"a": good}, {"x": {"y": "z"}}),
+        ({"a": good}, {"x": b"y"}),
+    ]
+    if np.dtype(np.longdouble).itemsize > 8:
+        wrong.append(({"a": np.ones(2, np.longdouble)},))
+    for arguments in wrong:
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            impl.save_file(arguments[0], path, *arguments[1:])
+        assert path.read_bytes() == b"old"
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_in_a_single_step(impl, tmp_path):
+    """Who has the old one open keeps it: under another name, as an open file, as mapped arrays."""
+    path, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    impl.save_file({"w": np.arange(1000.0)}, path)
+    old = path.read_bytes()
+    loaded = impl.load_file(path)
+    os.link(path, other)
+    with path.open("rb") as file:
+        impl.save_file({"w": np.zeros(1000)}, path)
+        assert file.read() == old
+    assert other.read_bytes() == old
+    assert np.array_equal(loaded["w"], np.arange(1000.0))
+    assert not impl.load_file(path)["w"].any()
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, other.name]
+
+
+def test_after_an_error_the_old_file_is_there_and_no_other(impl, tmp_path):
+    path = written(tmp_path, b"old")
+
+    class Failing(Mapping):
+        """Tensors that cannot be had."""
+
+        def __getitem__(self, name):
+            if name == "b":
+                raise InterruptedError(name)
+            return np.ones(1000)
+
+        def __iter__(self):
+            return iter("ab")
+
+        def __len__(self):
+            return 2
+
+    with pytest.raises(InterruptedError):
+        impl.save_file(Failing(), path)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    blocked = tmp_path / "folder"
+    (blocked / "inside").mkdir(parents=True)  # no file can take its place
+    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
+        impl.save_file({"w": np.ones(3)}, blocked)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", path.name]
+    assert [each.name for each in blocked.iterdir()] == ["inside"]
+
+
+# What is read.
+
+
+def test_every_type_is_read_from_bytes_by_hand(impl, tmp_path):
+    for code, (values, form) in VALUES.items():
+        data = struct.pack(form, *values)
+        path = written(tmp_path, raw({"x": entry(code, [3], 0, len(data))}, data))
+        got = impl.load_file(path)
+        assert list(got) == ["x"]
+        assert same(got["x"], np.array(values, NUMPY[code]))
+
+
+def test_rows_columns_and_offsets(impl, tmp_path):
+    """Row by row; where a tensor lies is what its offsets say, not its place in the header."""
+    header = {
+        "z": entry("I16", [2, 3], 6, 18),
+        "a": entry("U8", [2, 1, 3], 0, 6),
+        "none": entry("F32", [0, 4], 18, 18),
+        "nor": entry("F64", [3, 0], 6, 6),
+        "one": entry("U8", [], 18, 19),
+    }
+    path = written(tmp_path, raw(header, bytes(range(6)) + struct.pack("<6h", *range(-3, 3)) + b"\x09"))
+    got = impl.load_file(path)
+    assert got.keys() == header.keys()
+    assert got["z"].tolist() == [[-3, -2, -1], [0, 1, 2]]
+    assert got["a"].tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert (got["none"].shape, got["nor"].shape) == ((0, 4), (3, 0))
+    assert (got["one"].shape, int(got["one"])) == ((), 9)
+
+
+def test_bf16_is_the_upper_half_of_a_float32(impl, tmp_path):
+    halves = np.arange(65536, dtype="<u2")
+    path = written(tmp_path, raw({"x": entry("BF16", [256, 256], 0, 131072)}, halves.tobytes()))
+    got = impl.load_file(path)["x"]
+    assert (got.dtype, got.shape) == (np.float32, (256, 256))
+    assert np.array_equal(np.frombuffer(got.tobytes(), "<u4"), halves.astype("<u4") * 65536)
+    by_hand = {0x3F80: 1.0, 0xC000: -2.0, 0x4049: 3.140625, 0x0001: 2.0**-133, 0x7F80: np.inf, 0x8000: -0.0}
+    flat = got.reshape(-1)
+    assert all(float(flat[half]) == value for half, value in by_hand.items())
+    path = written(tmp_path, raw({"x": entry("BF16", [], 0, 2)}, b"\x80\xbf"))
+    assert (impl.load_file(path)["x"].shape, float(impl.load_file(path)["x"])) == ((), -1.0)
+
+
+def test_json_of_any_kind_is_understood(impl, tmp_path):
+    data = struct.pack("<2f", 1, 2)
+    plain = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+    texts = [
+        "{" + plain + "}",
+        "{" + plain + "}     ",
+        '{ "w" : {\n"shape": [ 2 ],\t"data_offsets" :[0 , 8],"dtype":"F32"}}',
+        "{" + plain + ',"__metadata__":{"k":"v"}}',
+        '{"__metadata__":{},' + plain + "}",
+        "{" + plain.replace('"w"', '"\\u0077"') + "}",
+    ]
+    for text in texts:
+        path = written(tmp_path, raw(text, data))
+        got = impl.load_file(path)
+        assert list(got) == ["w"]
+        assert got["w"].tolist() == [1, 2]
+        assert impl.read_metadata(path) == ({"k": "v"} if "k" in text else {})
+
+
+def test_saved_and_loaded_tensors_are_equal_to_the_bit(impl, tmp_path, rng):
+    shapes = [(), (1,), (0,), (3,), (2, 3), (3, 0, 2), (1, 1, 1), (130, 7), (2, 3, 4, 5, 2), (1,) * 20]
+    tensors = {}
+    for code in ORDER:
+        for shape in shapes:
+            size = int(np.prod(shape)) * np.dtype(NUMPY[code]).itemsize
+            bits = rng.integers(0, 2 if code == "BOOL" else 256, size=size, dtype=np.uint8)
+            tensors[f"{code} {shape}"] = np.frombuffer(bits.tobytes(), NUMPY[code]).reshape(shape)
+    tensors["__metadata"] = tensors["😀"] = np.array([np.nan, -np.inf, -0.0, 5e-324])
+    for path in (tmp_path / "m.safetensors", str(tmp_path / "n"), tmp_path / "Größe 😀"):
+        impl.save_file(tensors, path, {"k": "v"})
+        got = impl.load_file(path)
+        assert got.keys() == tensors.keys()
+        assert all(same(got[name], tensors[name]) for name in tensors)
+        assert impl.read_metadata(path) == {"k": "v"}
+
+
+def test_metadata_is_read_without_tensors(impl, tmp_path):
+    metadata = {"format": "pt", "": "", "ü": "\n", "__metadata__": "x", "w": "a tensor's name"}
+    path = tmp_path / "model.safetensors"
+    impl.save_file({"w": np.ones(3)}, path, metadata)
+    assert impl.read_metadata(path) == metadata
+    assert impl.read_metadata(str(path)) == metadata
+    assert list(impl.load_file(path)) == ["w"]
+    impl.save_file({"w": np.ones(3)}, path)
+    assert impl.read_metadata(path) == {}
+
+
+def test_what_is_loaded_is_read_only_and_aligned(impl, tmp_path):
+    """The header's length decides where the data begin; other writers do not always fill it up."""
+    for n_spaces in range(8):
+        header = {
+            "a": entry("U8", [1], 0, 1),
+            "b": entry("F64", [2], 1, 17),
+            "c": entry("BF16", [1], 17, 19),
+            "d": entry("I32", [], 19, 23),
+            "e": entry("F32", [0], 23, 23),
+            "f": entry("F16", [1, 2], 23, 27),
+        }
+        data = b"\x07" + struct.pack("<2dHi2e", 1.5, -2.5, 0x3F80, -9, 0.5, 4.0)
+        path = written(tmp_path, raw(json.dumps(header) + " " * n_spaces, data), f"{n_spaces}")
+        got = impl.load_file(path)
+        assert [got[name].tolist() for name in "abcdef"] == [[7], [1.5, -2.5], [1.0], -9, [], [[0.5, 4.0]]]
+        for each in got.values():
+            assert each.flags.aligned
+            assert each.ctypes.data % each.dtype.itemsize == 0 or not each.size
+            assert not each.flags.writeable
+            with pytest.raises(ValueError):  # noqa: PT011 - NumPy's
+                each[...] = 0
+
+
+def test_a_file_is_mapped_not_read(impl, tmp_path):
+    """64 MB that nobody looks at cost next to nothing; the file has a hole where they would be."""
+    size = 64 << 20
+    header = {"big": entry("F32", [size // 4], 0, size), "last": entry("U8", [1], size, size + 1)}
+    text = json.dumps(header)
+    path = written(tmp_path, raw(text + " " * (-len(text) % 8)))  # aligned, or it would be copied
+    start = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(start + size)
+        file.write(b"\x05")
+    kept = []
+    assert battery.peak_bytes(lambda: kept.append(impl.load_file(path))) < 1 << 20
+    assert kept[0]["last"][0] == 5
+    assert kept[0]["big"][-1] == 0
+    assert battery.peak_bytes(lambda: impl.read_metadata(path)) < 1 << 20
+
+
+def test_arrays_stay_good_without_the_file(impl, tmp_path):
+    path = tmp_path / "model.safetensors"
+    impl.save_file({"w": np.arange(5000.0)}, path)
+    got = impl.load_file(path)
+    if os.name != "nt":  # which does not delete what is mapped
+        path.unlink()
+    assert np.array_equal(got["w"], np.arange(5000.0))
+
+
+def test_a_model_goes_to_a_file_and_back(impl, tmp_path, rng):
+    def network(fill):
+        m = Module()
+        m.layers = [Parameter(fill((3, 2)).astype(np.float32)), Parameter(fill(()))]
+        m.tied = m.layers[0]
+        return m
+
+    source, target = network(lambda shape: rng.normal(size=shape) * np.ones(shape)), network(np.zeros)
+    impl.save_file(source.state_dict(), tmp_path / "m")
+    target.load_state_dict(impl.load_file(tmp_path / "m"))
+    for a, b in zip(source.parameters(), target.parameters(), strict=True):
+        assert same(a.data, b.data)
+    target.layers[0].data += 1  # of its own, not the file's
+    assert same(impl.load_file(tmp_path / "m")["layers.0"], source.layers[0].data)
+
+
+# What is refused. All of these are one change away from a good file.
+
+F2 = {"w": entry("F32", [2], 0, 8)}
+TWO = {"v": entry("U8", [4], 0, 4), "w": entry("U8", [4], 4, 8)}
+EIGHT = b"\0" * 8
+
+
+def changed(**changes):
+    return {"w": {**F2["w"], **changes}}
+
+
+def without(key):
+    return {"w": {name: value for name, value in F2["w"].items() if name != key}}
+
+
+ONE = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+
+DAMAGED = {
+    **{f"a file of {n} bytes": (b"\x02" + b"\0" * 7 + b"{}")[:n] for n in range(10)},
+    "a header longer than the file": raw(F2, EIGHT, length=200),
+    "a header as long as the file": raw(F2, EIGHT, length=len(raw(F2, EIGHT))),
+    "a header of 2^63 bytes": raw(F2, EIGHT, length=2**63),
+    "a header of 2^64 - 1 bytes": raw(F2, EIGHT, length=2**64 - 1),
+    "a length in big-endian": struct.pack(">Q", 2) + b"{}",
+    "a header that ends too early": raw(F2, EIGHT, length=20),
+    "a header without bytes": raw(b""),
+    "spaces only": raw("        "),
+    "a space in front": raw(" {" + ONE + "}", EIGHT),
+    "a line end in front": raw("\n{}"),
+    "a byte order mark in front": raw(b"\xef\xbb\xbf{}"),
+    "UTF-16": raw("{}".encode("utf-16-le")),
+    "a list": raw("[]"),
+    "a number": raw("3"),
+    "a text": raw('"{}"'),
+    "null": raw("null"),
+    "half a header": raw('{"w":'),
+    "two objects": raw("{}{}"),
+    "letters behind the object": raw("{}  x"),
+    "NUL behind the object": raw(b"{}\0\0\0\0\0\0"),
+    "a trailing comma": raw("{" + ONE + ",}", EIGHT),
+    "single quotes": raw(("{" + ONE + "}").replace('"', "'"), EIGHT),
+    "a line end inside a name": raw('{"a\nb":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+    "bytes that are not UTF-8": raw(b'{"\xff":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+    "a cut UTF-8 sequence": raw(b'{"\xe2\x82":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+    "a UTF-8 surrogate": raw(b'{"\xed\xa0\x80":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+    "lists a hundred thousand deep": raw('{"w":' + "[" * 100_000 + "]" * 100_000 + "}"),
+    "objects a hundred thousand deep": raw('{"w":' * 100_000 + "1" + "}" * 100_000),
+    "a name twice": raw("{" + ONE + "," + ONE + "}", EIGHT),
+    "a name twice, in other letters": raw("{" + ONE + "," + ONE.replace("w", "\\u0077", 1) + "}", EIGHT),
+    "a name twice, both halves": raw(
+        '{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"w":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}',
+        EIGHT,
+    ),
+    "metadata twice": raw('{"__metadata__":{},"__metadata__":{},' + ONE + "}", EIGHT),
+    "a key of the metadata twice": raw('{"__metadata__":{"a":"1","a":"1"},' + ONE + "}", EIGHT),
+    "a dtype twice": raw("{" + ONE.replace('"dtype"', '"dtype":"F32","dtype"') + "}", EIGHT),
+    "metadata as a list": raw({"__metadata__": [], **F2}, EIGHT),
+    "metadata as a text": raw({"__metadata__": "x", **F2}, EIGHT),
+    "metadata as a number": raw({"__metadata__": 0, **F2}, EIGHT),
+    "metadata as false": raw({"__metadata__": False, **F2}, EIGHT),
+    "a number in the metadata": raw({"__metadata__": {"a": "1", "b": 1}, **F2}, EIGHT),
+    "null in the metadata": raw({"__metadata__": {"a": None}, **F2}, EIGHT),
+    "an object in the metadata": raw({"__metadata__": {"a": {"b": "c"}}, **F2}, EIGHT),
+    "metadata that is a tensor": raw({"__metadata__": entry("F32", [2], 0, 8)}, EIGHT),
+    "an entry that is a list": raw({"w": ["F32", [2], [0, 8]]}, EIGHT),
+    "an entry that is null": raw({"w": None}, b""),
+    "an entry that is a number": raw({"w": 8}, EIGHT),
+    "an entry that is a text": raw({"w": "dtype shape data_offsets"}, EIGHT),
+    "an entry without dtype": raw(without("dtype"), EIGHT),
+    "an entry without shape": raw(without("shape"), EIGHT),
+    "an entry without data_offsets": raw(without("data_offsets"), EIGHT),
+    "an empty entry": raw({"w": {}}, b""),
+    **{
+        f"the dtype {code!r}": raw(changed(dtype=code, shape=[8], data_offsets=[0, 8]), EIGHT)
+        for code in (
+            "F8_E4M3",
+            "f32",
+            "<f4",
+            "float32",
+            "F",
+            "",
+            "F32 ",
+            "S1",
+            "u1",
+            None,
+            5,
+            ["F32"],
+            {},
+            True,
+        )
+    },
+    **{
+        f"the shape {shape!r}": raw(changed(shape=shape), EIGHT)
+        for shape in (
+            2,
+            "2",
+            None,
+            [2.0],
+            ["2"],
+            [True, 2],
+            [None],
+            [[2]],
+            {"0": 2},
+            [-2],
+            [-1, -2],
+            [2, 1.0],
+        )
+    },
+    **{
+        f"the shape {str(shape)[:30]} of nothing": raw(changed(shape=shape, data_offsets=[0, 0]))
+        for shape in ([False], [0.0], [0, -1], [-1, 0], [0, 2**63], [2**64, 0], [2**62, 0, 2**62], [0] * 65)
+    },
+    "a shape of 65 axes": raw(changed(shape=[2] + [1] * 64), EIGHT),
+    "a shape of 2^64 + 2 entries": raw(changed(shape=[2**64 + 2]), EIGHT),
+    "a shape of 2^31 squared": raw(changed(shape=[2**31, 2**31, 4]), b""),
+    "a shape of ten thousand digits": raw("{" + ONE.replace("[2]", f"[{'9' * 10_000}]") + "}", EIGHT),
+    **{
+        f"the offsets {offsets!r}": raw(changed(data_offsets=offsets), EIGHT)
+        for offsets in (
+            8,
+            None,
+            "08",
+            [],
+            [8],
+            [0, 8, 8],
+            [0, 8.0],
+            [0.0, 8],
+            ["0", "8"],
+            [False, 8],
+            [None, 8],
+            {"0": 0, "1": 8},
+            [8, 0],
+            [-8, 0],
+            [0, -8],
+            [1, 8],
+            [0, 7],
+            [0, 9],
+            [0, 4],
+            [0, 16],
+            [8, 16],
+            [4, 12],
+            [0, 2**64 + 8],
+            [2**64, 2**64 + 8],
+        )
+    },
+    "offsets that count from the file's beginning": raw(changed(data_offsets=[64, 72]), EIGHT),
+    "fewer bytes than the shape needs": raw(changed(shape=[1]), EIGHT),
+    "more bytes than the shape needs": raw(changed(shape=[3]), EIGHT),
+    "bytes of another dtype": raw(changed(dtype="F64"), EIGHT),
+    "no entries but bytes": raw(changed(shape=[0]), EIGHT),
+    "a scalar over eight bytes": raw(changed(shape=[]), EIGHT),
+    "data cut off": raw(F2, b"\0" * 7),
+    "no data": raw(F2),
+    "a byte too many": raw(F2, b"\0" * 9),
+    "data without tensors": raw("{}", b"\0"),
+    "the same bytes twice": raw({"v": TWO["v"], "w": TWO["v"]}, b"\0" * 4),
+    "the same bytes twice, and others": raw({"v": TWO["v"], "w": TWO["v"]}, EIGHT),
+    "tensors that overlap": raw({"v": TWO["v"], "w": entry("U8", [5], 3, 8)}, EIGHT),
+    "tensors that overlap, the later first": raw({"w": entry("U8", [5], 3, 8), "v": TWO["v"]}, EIGHT),
+    "a tensor inside another": raw({"v": entry("U8", [8], 0, 8), "w": entry("U8", [2], 3, 5)}, EIGHT),
+    "a hole in front": raw({"w": TWO["w"]}, EIGHT),
+    "a hole between": raw({"v": TWO["v"], "w": entry("U8", [3], 5, 8)}, EIGHT),
+    "a hole at the end": raw({"v": TWO["v"], "w": entry("U8", [3], 4, 7)}, EIGHT),
+    "an overlap and a hole that make up for each other": raw(
+        {"u": entry("U8", [4], 0, 4), "v": entry("U8", [4], 2, 6), "w": entry("U8", [2], 8, 10)}, b"\0" * 10
+    ),
+    "a pickle": b"\x80\x04\x95\x0f\0\0\0\0\0\0\0}\x94\x8c\x01w\x94K\x01s.",
+    "an archive": b"PK\x03\x04" + b"\0" * 60,
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+}
+
+
+def test_damaged_files_are_refused(impl, tmp_path):
+    with_metadata = raw({"__metadata__": {"a": "1"}, **F2}, EIGHT)
+    for good in (raw(F2, EIGHT), raw(TWO, EIGHT), raw("{}"), raw("{" + ONE + "}", EIGHT), with_metadata):
+        impl.load_file(written(tmp_path, good))
+    for number, (label, content) in enumerate(DAMAGED.items()):
+        path = written(tmp_path, content)
+        for read in (impl.load_file, impl.read_metadata)[: 2 if number % 3 == 0 else 1]:
+            with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is free
+                read(path)
+            assert str(caught.value), label
+
+
+def test_a_long_header_is_refused_before_it_is_read(impl, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 100_000_001) + b"{}" + b" " * 1000)
+        file.truncate(8 + 100_000_001)
+    for read in (impl.load_file, impl.read_metadata):
+
+        def refused(read=read):
+            with pytest.raises(ValueError):  # noqa: PT011
+                read(path)
+
+        assert battery.peak_bytes(refused) < 1 << 20
+
+
+def test_a_long_header_is_read(impl, tmp_path):
+    """Near the limit as well; 20 MB are enough to find a lower one."""
+    path = written(tmp_path, raw(b"{}".ljust(20_000_000)))
+    assert impl.load_file(path) == {}
+    path = written(tmp_path, raw({"__metadata__": {"k": "x" * 1_000_000}}))
+    assert len(impl.read_metadata(path)["k"]) == 1_000_000
