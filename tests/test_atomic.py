@@ -37,7 +37,7 @@ def test_what_is_no_file_is_not_replaced_and_the_error_names_it(tmp_path, monkey
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     for name in (".", "folder", "pipe", "/dev/null", "x" * 300, "file/under.txt", "/dev/null/x"):
-        with pytest.raises(OSError, match="") as caught:  # noqa: PT011 - each has a class of its own
+        with pytest.raises(OSError, match=r"\[Errno [0-9]+\]") as caught:
             write_text(type(tmp_path)(name), "x")
         assert caught.value.filename in (name, str(type(tmp_path)(name).parent)), name
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "pipe"]
