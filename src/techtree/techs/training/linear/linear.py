@@ -30,7 +30,7 @@ class Linear(Module):
     n_in, n_out
         How many numbers come in and go out, at least 1 each; ``ValueError`` otherwise.
     rng
-        Draws the weight, as `fan_in_normal` does.
+        Draws the weight, as `fan_in_normal` does; the only source of randomness.
     has_bias
         Whether there is a bias. It starts at 0.
     gain
@@ -41,7 +41,7 @@ class Linear(Module):
     Attributes
     ----------
     weight
-        `Parameter` of shape (n_out, n_in).
+        `Parameter` of shape (n_out, n_in), the layer's first.
     bias
         `Parameter` of shape (n_out,), or None.
 
@@ -68,8 +68,9 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., n_out) for an ``x`` of (..., n_in) with any leading axes or none.
 
-        Gradients flow to weight, bias and x. ``ValueError`` if the last axis of x is not ``n_in`` long, or
-        x has no axis.
+        Weight and bias are read anew at each call: they may have been changed in place, or exchanged for
+        other parameters. Gradients flow to them and to x. ``ValueError`` if the last axis of x is not
+        ``n_in`` long, or x has no axis.
         """
         n_in = self.weight.shape[1]
         if x.ndim == 0 or x.shape[-1] != n_in:
@@ -86,9 +87,9 @@ def fan_in_normal(n_in: int, n_out: int, rng: np.random.Generator, gain: float =
     n_in, n_out
         At least 1 each; ``ValueError`` otherwise.
     rng
-        The only source of randomness.
+        The only source of randomness: the next draw from it gives another weight.
     gain
-        The factor on the standard deviation.
+        The factor on the standard deviation, at least 0.
 
     Returns
     -------
