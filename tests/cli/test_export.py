@@ -69,8 +69,8 @@ def refused(capsys, *words):
     ("change", "message"),
     [
         ({"max_position_embeddings": 1 << 40}, "qwen3.context_length must be below 2^32"),
-        ({"rope_parameters": linear(1e308)}, "qwen3.rope.scaling.factor must be a number that float32 holds"),
-        ({"rope_parameters": linear(1e-300)}, "qwen3.rope.scaling.factor must be a number that float32 holds"),
+        ({"rope_parameters": linear(1e308)}, "qwen3.rope.scaling.factor must be a number that float32"),
+        ({"rope_parameters": linear(1e-300)}, "qwen3.rope.scaling.factor must be a number that float32"),
         ({"rope_parameters": {"rope_theta": 1e200}}, "qwen3.rope.freq_base must be a number"),
         ({"rms_norm_eps": 1e-60}, "qwen3.attention.layer_norm_rms_epsilon must be a number"),
         ({"rope_scaling": LLAMA3 | {"factor": 1e308}, "model_type": "llama"}, "rope_freqs.weight must be"),
