@@ -113,16 +113,17 @@ def save_file(
 
     path = Path(path)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    file = part.open("xb")
     try:
-        with part.open("xb") as file:
+        with file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in order:
-                file.write(arrays[name].astype(_DTYPES[codes[name]], order="C").tobytes())
+                file.write(arrays[name].astype(_DTYPES[codes[name]]).tobytes())
             file.flush()
-            os.fsync(file.fileno())  # or a power failure may leave the new name with the old disk's noise
+            os.fsync(file.fileno())  # or a power failure may leave the new name without its data
         os.replace(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        part.unlink()
         raise
 
 
@@ -202,10 +203,9 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry], int]
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-            raise ValueError(
-                f"its header of {length} bytes must fit its {size} bytes and {_MAX_HEADER_BYTES}"
-            )
+        n_data = size - 8 - length
+        if n_data < 0 or length > _MAX_HEADER_BYTES:
+            raise ValueError(f"its {size} bytes, and {_MAX_HEADER_BYTES}, must hold a header of {length}")
         text = file.read(length)
         if not text.startswith(b"{"):
             raise ValueError("its header must begin with {")
@@ -215,7 +215,7 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry], int]
             raise ValueError(f"{_METADATA} must map texts to texts")
         entries = {name: _entry(name, value) for name, value in header.items()}
         entries = dict(sorted(entries.items(), key=lambda item: item[1][2]))
-        _require_filled(entries, size - 8 - length)
+        _require_filled(entries, n_data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.name} is not a safetensors file: {error}") from error
     return metadata, entries, 8 + length

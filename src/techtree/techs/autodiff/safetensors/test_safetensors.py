@@ -83,7 +83,7 @@ def same(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-# What is written.
+# First what most wrong versions fail at, then what is written, and what is read.
 
 
 def test_a_file_byte_for_byte(impl, tmp_path):
@@ -100,13 +100,6 @@ def test_a_file_byte_for_byte(impl, tmp_path):
     assert saved(impl, tmp_path, tensors, {"by": "hand"}) == expected
 
 
-def test_a_file_without_tensors(impl, tmp_path):
-    for metadata in ((), (None,), ({},)):
-        assert saved(impl, tmp_path, {}, *metadata) == b"\x08\0\0\0\0\0\0\0{}      "
-    content = saved(impl, tmp_path, {}, {"a": "b"})
-    assert content == b'\x20\0\0\0\0\0\0\0{"__metadata__":{"a":"b"}}      '
-
-
 def test_every_type_is_packed_as_the_standard_library_packs_it(impl, tmp_path):
     tensors = {code: np.array(values, NUMPY[code]) for code, (values, _) in VALUES.items()}
     content = saved(impl, tmp_path, tensors)
@@ -118,79 +111,6 @@ def test_every_type_is_packed_as_the_standard_library_packs_it(impl, tmp_path):
         for code, begin, end in zip(VALUES, ends[:-1], ends[1:], strict=True)
     }
     assert json.loads(header_of(content)) == expected
-
-
-def test_tensors_lie_in_the_order_of_types_then_of_names(impl, tmp_path):
-    names = ["a", "B", "", "a.10", "a.2", "é", "\uffff", "😀"]
-    tensors = {f"{name}{code}": np.zeros(2, NUMPY[code]) for name in names for code in ORDER}
-    expected = [each for code in ORDER for each in sorted((n + code for n in names), key=by_code_point)]
-    first = saved(impl, tmp_path, tensors)
-    header = json.loads(header_of(first))
-    assert list(header) == expected
-    end = 0
-    for name in expected:
-        begin, end = end, end + tensors[name].nbytes
-        assert header[name]["data_offsets"] == [begin, end]
-    assert len(first) == 8 + len(header_of(first)) + end
-    for shuffled in (dict(reversed(tensors.items())), dict(sorted(tensors.items()))):
-        assert saved(impl, tmp_path, shuffled) == first
-
-
-def test_names_are_ordered_by_code_point(impl, tmp_path):
-    names = ["b", "B", "_", "", "10", "9", "é", "e\u0301", "z", "\uffff", "\U00010000", "😀", "ab", "a"]
-    content = saved(impl, tmp_path, dict.fromkeys(names, np.zeros(1)))
-    assert list(json.loads(header_of(content))) == sorted(names, key=by_code_point)
-
-
-def test_the_header_is_json_without_blanks(impl, tmp_path):
-    name = 'a "b"\\c/d\ne\tf\x01gé\u2028😀'
-    content = saved(impl, tmp_path, {name: np.zeros(0, np.uint8)}, {"ß 1": "\r\n ü: , {"})
-    expected = (
-        '{"__metadata__":{"ß 1":"\\r\\n ü: , {"},'
-        '"a \\"b\\"\\\\c/d\\ne\\tf\\u0001gé\u2028😀":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
-    )
-    assert header_of(content).rstrip(b" ") == expected.encode()
-    path = written(tmp_path, content)
-    assert list(impl.load_file(path)) == [name]
-    assert impl.read_metadata(path) == {"ß 1": "\r\n ü: , {"}
-
-
-def test_as_few_spaces_as_make_the_header_a_multiple_of_eight(impl, tmp_path):
-    seen = set()
-    for n in range(8):
-        text = header_of(saved(impl, tmp_path, {"x" * n: np.ones(1, np.uint8)}))
-        seen.add(len(text) - len(text.rstrip(b" ")))
-        assert len(text) % 8 == 0
-        assert text.rstrip(b" ").endswith(b"}")
-    assert seen == set(range(8))
-
-
-def test_metadata_is_ordered_and_left_out_when_empty(impl, tmp_path):
-    tensors = {"w": np.ones(2, np.float32)}
-    keys = ["b", "a", "C", "", "ä", "😀", "\uffff"]
-    content = saved(impl, tmp_path, tensors, {key: f"of {key}" for key in keys})
-    header = json.loads(header_of(content))
-    assert list(header) == ["__metadata__", "w"]
-    assert list(header["__metadata__"]) == sorted(keys, key=by_code_point)
-    assert saved(impl, tmp_path, tensors, {key: f"of {key}" for key in reversed(keys)}) == content
-    for empty in ((), (None,), ({},)):
-        assert list(json.loads(header_of(saved(impl, tmp_path, tensors, *empty)))) == ["w"]
-
-
-def test_any_layout_and_byte_order_gives_the_same_bytes(impl, tmp_path, rng):
-    given, plain = {}, {}
-    for code in ORDER:
-        x = rng.integers(0, 2, size=(4, 3, 5)).astype(NUMPY[code])
-        swapped = x.astype(x.dtype.newbyteorder(">"))
-        layouts = [swapped, swapped.T.copy().T, *(change(x) for change in battery.LAYOUTS.values())]
-        for number, each in enumerate(layouts):
-            given[f"{code} {number}"] = each
-            plain[f"{code} {number}"] = np.array(each, NUMPY[code], order="C")
-    before = {name: each.copy() for name, each in given.items()}
-    content = saved(impl, tmp_path, given)
-    assert saved(impl, tmp_path, plain) == content
-    assert content.endswith(b"".join(each.tobytes() for each in plain.values()))
-    assert all(np.array_equal(given[name], before[name]) for name in given)
 
 
 def test_what_the_format_cannot_hold_is_refused(impl, tmp_path):
@@ -224,206 +144,6 @@ def test_what_the_format_cannot_hold_is_refused(impl, tmp_path):
             impl.save_file(arguments[0], path, *arguments[1:])
         assert path.read_bytes() == b"old"
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_new_file_takes_the_place_of_the_old_one_in_a_single_step(impl, tmp_path):
-    """Who has the old one open keeps it: under another name, as an open file, as mapped arrays."""
-    path, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
-    impl.save_file({"w": np.arange(1000.0)}, path)
-    old = path.read_bytes()
-    loaded = impl.load_file(path)
-    os.link(path, other)
-    with path.open("rb") as file:
-        impl.save_file({"w": np.zeros(1000)}, path)
-        assert file.read() == old
-    assert other.read_bytes() == old
-    assert np.array_equal(loaded["w"], np.arange(1000.0))
-    assert not impl.load_file(path)["w"].any()
-    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, other.name]
-
-
-def test_after_an_error_the_old_file_is_there_and_no_other(impl, tmp_path):
-    path = written(tmp_path, b"old")
-
-    class Failing(Mapping):
-        """Tensors that cannot be had."""
-
-        def __getitem__(self, name):
-            if name == "b":
-                raise InterruptedError(name)
-            return np.ones(1000)
-
-        def __iter__(self):
-            return iter("ab")
-
-        def __len__(self):
-            return 2
-
-    with pytest.raises(InterruptedError):
-        impl.save_file(Failing(), path)
-    assert path.read_bytes() == b"old"
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
-    blocked = tmp_path / "folder"
-    (blocked / "inside").mkdir(parents=True)  # no file can take its place
-    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
-        impl.save_file({"w": np.ones(3)}, blocked)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", path.name]
-    assert [each.name for each in blocked.iterdir()] == ["inside"]
-
-
-# What is read.
-
-
-def test_every_type_is_read_from_bytes_by_hand(impl, tmp_path):
-    for code, (values, form) in VALUES.items():
-        data = struct.pack(form, *values)
-        path = written(tmp_path, raw({"x": entry(code, [3], 0, len(data))}, data))
-        got = impl.load_file(path)
-        assert list(got) == ["x"]
-        assert same(got["x"], np.array(values, NUMPY[code]))
-
-
-def test_rows_columns_and_offsets(impl, tmp_path):
-    """Row by row; where a tensor lies is what its offsets say, not its place in the header."""
-    header = {
-        "z": entry("I16", [2, 3], 6, 18),
-        "a": entry("U8", [2, 1, 3], 0, 6),
-        "none": entry("F32", [0, 4], 18, 18),
-        "nor": entry("F64", [3, 0], 6, 6),
-        "one": entry("U8", [], 18, 19),
-    }
-    path = written(tmp_path, raw(header, bytes(range(6)) + struct.pack("<6h", *range(-3, 3)) + b"\x09"))
-    got = impl.load_file(path)
-    assert got.keys() == header.keys()
-    assert got["z"].tolist() == [[-3, -2, -1], [0, 1, 2]]
-    assert got["a"].tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
-    assert (got["none"].shape, got["nor"].shape) == ((0, 4), (3, 0))
-    assert (got["one"].shape, int(got["one"])) == ((), 9)
-
-
-def test_bf16_is_the_upper_half_of_a_float32(impl, tmp_path):
-    halves = np.arange(65536, dtype="<u2")
-    path = written(tmp_path, raw({"x": entry("BF16", [256, 256], 0, 131072)}, halves.tobytes()))
-    got = impl.load_file(path)["x"]
-    assert (got.dtype, got.shape) == (np.float32, (256, 256))
-    assert np.array_equal(np.frombuffer(got.tobytes(), "<u4"), halves.astype("<u4") * 65536)
-    by_hand = {0x3F80: 1.0, 0xC000: -2.0, 0x4049: 3.140625, 0x0001: 2.0**-133, 0x7F80: np.inf, 0x8000: -0.0}
-    flat = got.reshape(-1)
-    assert all(float(flat[half]) == value for half, value in by_hand.items())
-    path = written(tmp_path, raw({"x": entry("BF16", [], 0, 2)}, b"\x80\xbf"))
-    assert (impl.load_file(path)["x"].shape, float(impl.load_file(path)["x"])) == ((), -1.0)
-
-
-def test_json_of_any_kind_is_understood(impl, tmp_path):
-    data = struct.pack("<2f", 1, 2)
-    plain = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
-    texts = [
-        "{" + plain + "}",
-        "{" + plain + "}     ",
-        '{ "w" : {\n"shape": [ 2 ],\t"data_offsets" :[0 , 8],"dtype":"F32"}}',
-        "{" + plain + ',"__metadata__":{"k":"v"}}',
-        '{"__metadata__":{},' + plain + "}",
-        "{" + plain.replace('"w"', '"\\u0077"') + "}",
-    ]
-    for text in texts:
-        path = written(tmp_path, raw(text, data))
-        got = impl.load_file(path)
-        assert list(got) == ["w"]
-        assert got["w"].tolist() == [1, 2]
-        assert impl.read_metadata(path) == ({"k": "v"} if "k" in text else {})
-
-
-def test_saved_and_loaded_tensors_are_equal_to_the_bit(impl, tmp_path, rng):
-    shapes = [(), (1,), (0,), (3,), (2, 3), (3, 0, 2), (1, 1, 1), (130, 7), (2, 3, 4, 5, 2), (1,) * 20]
-    tensors = {}
-    for code in ORDER:
-        for shape in shapes:
-            size = int(np.prod(shape)) * np.dtype(NUMPY[code]).itemsize
-            bits = rng.integers(0, 2 if code == "BOOL" else 256, size=size, dtype=np.uint8)
-            tensors[f"{code} {shape}"] = np.frombuffer(bits.tobytes(), NUMPY[code]).reshape(shape)
-    tensors["__metadata"] = tensors["😀"] = np.array([np.nan, -np.inf, -0.0, 5e-324])
-    for path in (tmp_path / "m.safetensors", str(tmp_path / "n"), tmp_path / "Größe 😀"):
-        impl.save_file(tensors, path, {"k": "v"})
-        got = impl.load_file(path)
-        assert got.keys() == tensors.keys()
-        assert all(same(got[name], tensors[name]) for name in tensors)
-        assert impl.read_metadata(path) == {"k": "v"}
-
-
-def test_metadata_is_read_without_tensors(impl, tmp_path):
-    metadata = {"format": "pt", "": "", "ü": "\n", "__metadata__": "x", "w": "a tensor's name"}
-    path = tmp_path / "model.safetensors"
-    impl.save_file({"w": np.ones(3)}, path, metadata)
-    assert impl.read_metadata(path) == metadata
-    assert impl.read_metadata(str(path)) == metadata
-    assert list(impl.load_file(path)) == ["w"]
-    impl.save_file({"w": np.ones(3)}, path)
-    assert impl.read_metadata(path) == {}
-
-
-def test_what_is_loaded_is_read_only_and_aligned(impl, tmp_path):
-    """The header's length decides where the data begin; other writers do not always fill it up."""
-    for n_spaces in range(8):
-        header = {
-            "a": entry("U8", [1], 0, 1),
-            "b": entry("F64", [2], 1, 17),
-            "c": entry("BF16", [1], 17, 19),
-            "d": entry("I32", [], 19, 23),
-            "e": entry("F32", [0], 23, 23),
-            "f": entry("F16", [1, 2], 23, 27),
-        }
-        data = b"\x07" + struct.pack("<2dHi2e", 1.5, -2.5, 0x3F80, -9, 0.5, 4.0)
-        path = written(tmp_path, raw(json.dumps(header) + " " * n_spaces, data), f"{n_spaces}")
-        got = impl.load_file(path)
-        assert [got[name].tolist() for name in "abcdef"] == [[7], [1.5, -2.5], [1.0], -9, [], [[0.5, 4.0]]]
-        for each in got.values():
-            assert each.flags.aligned
-            assert each.ctypes.data % each.dtype.itemsize == 0 or not each.size
-            assert not each.flags.writeable
-            with pytest.raises(ValueError):  # noqa: PT011 - NumPy's
-                each[...] = 0
-
-
-def test_a_file_is_mapped_not_read(impl, tmp_path):
-    """64 MB that nobody looks at cost next to nothing; the file has a hole where they would be."""
-    size = 64 << 20
-    header = {"big": entry("F32", [size // 4], 0, size), "last": entry("U8", [1], size, size + 1)}
-    text = json.dumps(header)
-    path = written(tmp_path, raw(text + " " * (-len(text) % 8)))  # aligned, or it would be copied
-    start = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(start + size)
-        file.write(b"\x05")
-    kept = []
-    assert battery.peak_bytes(lambda: kept.append(impl.load_file(path))) < 1 << 20
-    assert kept[0]["last"][0] == 5
-    assert kept[0]["big"][-1] == 0
-    assert battery.peak_bytes(lambda: impl.read_metadata(path)) < 1 << 20
-
-
-def test_arrays_stay_good_without_the_file(impl, tmp_path):
-    path = tmp_path / "model.safetensors"
-    impl.save_file({"w": np.arange(5000.0)}, path)
-    got = impl.load_file(path)
-    if os.name != "nt":  # which does not delete what is mapped
-        path.unlink()
-    assert np.array_equal(got["w"], np.arange(5000.0))
-
-
-def test_a_model_goes_to_a_file_and_back(impl, tmp_path, rng):
-    def network(fill):
-        m = Module()
-        m.layers = [Parameter(fill((3, 2)).astype(np.float32)), Parameter(fill(()))]
-        m.tied = m.layers[0]
-        return m
-
-    source, target = network(lambda shape: rng.normal(size=shape) * np.ones(shape)), network(np.zeros)
-    impl.save_file(source.state_dict(), tmp_path / "m")
-    target.load_state_dict(impl.load_file(tmp_path / "m"))
-    for a, b in zip(source.parameters(), target.parameters(), strict=True):
-        assert same(a.data, b.data)
-    target.layers[0].data += 1  # of its own, not the file's
-    assert same(impl.load_file(tmp_path / "m")["layers.0"], source.layers[0].data)
 
 
 # What is refused. All of these are one change away from a good file.
@@ -531,6 +251,7 @@ DAMAGED = {
             {"0": 2},
             [-2],
             [-1, -2],
+            [-1, -1, 2],
             [2, 1.0],
         )
     },
@@ -540,6 +261,7 @@ DAMAGED = {
     },
     "a shape of 65 axes": raw(changed(shape=[2] + [1] * 64), EIGHT),
     "a shape of 2^64 + 2 entries": raw(changed(shape=[2**64 + 2]), EIGHT),
+    "a shape of 2^30 + 2 entries": raw(changed(shape=[2**30 + 2]), EIGHT),
     "a shape of 2^31 squared": raw(changed(shape=[2**31, 2**31, 4]), b""),
     "a shape of ten thousand digits": raw("{" + ONE.replace("[2]", f"[{'9' * 10_000}]") + "}", EIGHT),
     **{
@@ -602,12 +324,302 @@ def test_damaged_files_are_refused(impl, tmp_path):
     with_metadata = raw({"__metadata__": {"a": "1"}, **F2}, EIGHT)
     for good in (raw(F2, EIGHT), raw(TWO, EIGHT), raw("{}"), raw("{" + ONE + "}", EIGHT), with_metadata):
         impl.load_file(written(tmp_path, good))
-    for number, (label, content) in enumerate(DAMAGED.items()):
+    for label, content in DAMAGED.items():
         path = written(tmp_path, content)
-        for read in (impl.load_file, impl.read_metadata)[: 2 if number % 3 == 0 else 1]:
+        for read in (impl.load_file, impl.read_metadata):
             with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is free
                 read(path)
             assert str(caught.value), label
+
+
+def test_a_file_without_tensors(impl, tmp_path):
+    for metadata in ((), (None,), ({},)):
+        assert saved(impl, tmp_path, {}, *metadata) == b"\x08\0\0\0\0\0\0\0{}      "
+    content = saved(impl, tmp_path, {}, {"a": "b"})
+    assert content == b'\x20\0\0\0\0\0\0\0{"__metadata__":{"a":"b"}}      '
+
+
+def test_tensors_lie_in_the_order_of_types_then_of_names(impl, tmp_path):
+    names = ["a", "B", "", "a.10", "a.2", "é", "\uffff", "😀"]
+    tensors = {f"{name}{code}": np.zeros(2, NUMPY[code]) for name in names for code in ORDER}
+    expected = [each for code in ORDER for each in sorted((n + code for n in names), key=by_code_point)]
+    first = saved(impl, tmp_path, tensors)
+    header = json.loads(header_of(first))
+    assert list(header) == expected
+    end = 0
+    for name in expected:
+        begin, end = end, end + tensors[name].nbytes
+        assert header[name]["data_offsets"] == [begin, end]
+    assert len(first) == 8 + len(header_of(first)) + end
+    for shuffled in (dict(reversed(tensors.items())), dict(sorted(tensors.items()))):
+        assert saved(impl, tmp_path, shuffled) == first
+
+
+def test_names_are_ordered_by_code_point(impl, tmp_path):
+    names = ["b", "B", "_", "", "10", "9", "é", "e\u0301", "z", "\uffff", "\U00010000", "😀", "ab", "a"]
+    content = saved(impl, tmp_path, dict.fromkeys(names, np.zeros(1)))
+    assert list(json.loads(header_of(content))) == sorted(names, key=by_code_point)
+
+
+def test_the_header_is_json_without_blanks(impl, tmp_path):
+    name = 'a "b"\\c/d\ne\tf\x01gé\u2028😀'
+    content = saved(impl, tmp_path, {name: np.zeros(0, np.uint8)}, {"ß 1": "\r\n ü: , {"})
+    expected = (
+        '{"__metadata__":{"ß 1":"\\r\\n ü: , {"},'
+        '"a \\"b\\"\\\\c/d\\ne\\tf\\u0001gé\u2028😀":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+    )
+    assert header_of(content).rstrip(b" ") == expected.encode()
+    path = written(tmp_path, content)
+    assert list(impl.load_file(path)) == [name]
+    assert impl.read_metadata(path) == {"ß 1": "\r\n ü: , {"}
+
+
+def test_as_few_spaces_as_make_the_header_a_multiple_of_eight(impl, tmp_path):
+    seen = set()
+    for name in ["x" * n for n in range(8)] + ["é", "😀é"]:
+        text = header_of(saved(impl, tmp_path, {name: np.ones(1, np.uint8)}))
+        seen.add(len(text) - len(text.rstrip(b" ")))
+        assert len(text) % 8 == 0
+        assert text.rstrip(b" ").endswith(b"}")
+    assert seen == set(range(8))
+
+
+def test_metadata_is_ordered_and_left_out_when_empty(impl, tmp_path):
+    tensors = {"w": np.ones(2, np.float32)}
+    keys = ["b", "a", "C", "", "ä", "😀", "\uffff"]
+    content = saved(impl, tmp_path, tensors, {key: f"of {key}" for key in keys})
+    header = json.loads(header_of(content))
+    assert list(header) == ["__metadata__", "w"]
+    assert list(header["__metadata__"]) == sorted(keys, key=by_code_point)
+    assert saved(impl, tmp_path, tensors, {key: f"of {key}" for key in reversed(keys)}) == content
+    for empty in ((), (None,), ({},)):
+        assert list(json.loads(header_of(saved(impl, tmp_path, tensors, *empty)))) == ["w"]
+
+
+def test_any_layout_and_byte_order_gives_the_same_bytes(impl, tmp_path, rng):
+    given, plain = {}, {}
+    for code in ORDER:
+        x = rng.integers(0, 2, size=(4, 3, 5)).astype(NUMPY[code])
+        swapped = x.astype(x.dtype.newbyteorder(">"))
+        layouts = [swapped, swapped.T.copy().T, *(change(x) for change in battery.LAYOUTS.values())]
+        for number, each in enumerate(layouts):
+            given[f"{code} {number}"] = each
+            plain[f"{code} {number}"] = np.array(each, NUMPY[code], order="C")
+    before = {name: each.copy() for name, each in given.items()}
+    content = saved(impl, tmp_path, given)
+    assert saved(impl, tmp_path, plain) == content
+    assert content.endswith(b"".join(each.tobytes() for each in plain.values()))
+    assert all(np.array_equal(given[name], before[name]) for name in given)
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_in_a_single_step(impl, tmp_path):
+    """Who has the old one open keeps it: under another name, as an open file, as mapped arrays."""
+    path, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    impl.save_file({"w": np.arange(1000.0)}, path)
+    old = path.read_bytes()
+    loaded = impl.load_file(path)
+    os.link(path, other)
+    with path.open("rb") as file:
+        impl.save_file({"w": np.zeros(1000)}, path)
+        assert file.read() == old
+    assert other.read_bytes() == old
+    assert np.array_equal(loaded["w"], np.arange(1000.0))
+    assert not impl.load_file(path)["w"].any()
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, other.name]
+
+
+def test_after_an_error_the_old_file_is_there_and_no_other(impl, tmp_path):
+    path = written(tmp_path, b"old")
+
+    class Failing(Mapping):
+        """Tensors that cannot be had."""
+
+        def __getitem__(self, name):
+            if name == "b":
+                raise InterruptedError(name)
+            return np.ones(1000)
+
+        def __iter__(self):
+            return iter("ab")
+
+        def __len__(self):
+            return 2
+
+    with pytest.raises(InterruptedError):
+        impl.save_file(Failing(), path)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    blocked = tmp_path / "folder"
+    (blocked / "inside").mkdir(parents=True)  # no file can take its place
+    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
+        impl.save_file({"w": np.ones(3)}, blocked)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", path.name]
+    assert [each.name for each in blocked.iterdir()] == ["inside"]
+
+
+# What is read.
+
+
+def test_every_type_is_read_from_bytes_by_hand(impl, tmp_path):
+    for code, (values, form) in VALUES.items():
+        data = struct.pack(form, *values)
+        path = written(tmp_path, raw({"x": entry(code, [3], 0, len(data))}, data))
+        got = impl.load_file(path)
+        assert list(got) == ["x"]
+        assert same(got["x"], np.array(values, NUMPY[code]))
+
+
+def test_rows_columns_and_offsets(impl, tmp_path):
+    """Row by row; where a tensor lies is what its offsets say, not its place in the header."""
+    header = {
+        "z": entry("I16", [2, 3], 6, 18),
+        "a": entry("U8", [2, 1, 3], 0, 6),
+        "none": entry("F32", [0, 4], 18, 18),
+        "nor": entry("F64", [3, 0], 6, 6),
+        "one": entry("U8", [], 18, 19),
+    }
+    path = written(tmp_path, raw(header, bytes(range(6)) + struct.pack("<6h", *range(-3, 3)) + b"\x09"))
+    got = impl.load_file(path)
+    assert got.keys() == header.keys()
+    assert got["z"].tolist() == [[-3, -2, -1], [0, 1, 2]]
+    assert got["a"].tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert (got["none"].shape, got["nor"].shape) == ((0, 4), (3, 0))
+    assert (got["one"].shape, int(got["one"])) == ((), 9)
+
+
+def test_shapes_of_nothing_may_be_as_large_as_an_array_allows(impl, tmp_path):
+    for code, shape in (("U8", [0, 2**63 - 1]), ("U8", [0, 2**31, 2**32 - 1]), ("F64", [0, 2**60 - 1])):
+        path = written(tmp_path, raw({"w": entry(code, shape, 0, 0)}))
+        assert list(impl.load_file(path)["w"].shape) == shape
+        path = written(tmp_path, raw({"w": entry(code, [*shape[:-1], shape[-1] + 1], 0, 0)}))
+        for read in (impl.load_file, impl.read_metadata):
+            with pytest.raises(ValueError):  # noqa: PT011
+                read(path)
+
+
+def test_bf16_is_the_upper_half_of_a_float32(impl, tmp_path):
+    halves = np.arange(65536, dtype="<u2")
+    path = written(tmp_path, raw({"x": entry("BF16", [256, 256], 0, 131072)}, halves.tobytes()))
+    got = impl.load_file(path)["x"]
+    assert (got.dtype, got.shape) == (np.float32, (256, 256))
+    assert np.array_equal(np.frombuffer(got.tobytes(), "<u4"), halves.astype("<u4") * 65536)
+    by_hand = {0x3F80: 1.0, 0xC000: -2.0, 0x4049: 3.140625, 0x0001: 2.0**-133, 0x7F80: np.inf, 0x8000: -0.0}
+    flat = got.reshape(-1)
+    assert all(float(flat[half]) == value for half, value in by_hand.items())
+    path = written(tmp_path, raw({"x": entry("BF16", [], 0, 2)}, b"\x80\xbf"))
+    assert (impl.load_file(path)["x"].shape, float(impl.load_file(path)["x"])) == ((), -1.0)
+
+
+def test_json_of_any_kind_is_understood(impl, tmp_path):
+    data = struct.pack("<2f", 1, 2)
+    plain = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+    texts = [
+        "{" + plain + "}",
+        "{" + plain + "}     ",
+        '{ "w" : {\n"shape": [ 2 ],\t"data_offsets" :[0 , 8],"dtype":"F32"}}',
+        "{" + plain + ',"__metadata__":{"k":"v"}}',
+        '{"__metadata__":{},' + plain + "}",
+        "{" + plain.replace('"w"', '"\\u0077"') + "}",
+    ]
+    for text in texts:
+        path = written(tmp_path, raw(text, data))
+        got = impl.load_file(path)
+        assert list(got) == ["w"]
+        assert got["w"].tolist() == [1, 2]
+        assert impl.read_metadata(path) == ({"k": "v"} if "k" in text else {})
+
+
+def test_saved_and_loaded_tensors_are_equal_to_the_bit(impl, tmp_path, rng):
+    shapes = [(), (1,), (0,), (3,), (2, 3), (3, 0, 2), (1, 1, 1), (130, 7), (2, 3, 4, 5, 2), (1,) * 64]
+    tensors = {}
+    for code in ORDER:
+        for shape in shapes:
+            size = int(np.prod(shape)) * np.dtype(NUMPY[code]).itemsize
+            bits = rng.integers(0, 2 if code == "BOOL" else 256, size=size, dtype=np.uint8)
+            tensors[f"{code} {shape}"] = np.frombuffer(bits.tobytes(), NUMPY[code]).reshape(shape)
+    tensors["__metadata"] = tensors["😀"] = np.array([np.nan, -np.inf, -0.0, 5e-324])
+    for path in (tmp_path / "m.safetensors", str(tmp_path / "n"), tmp_path / "Größe 😀"):
+        impl.save_file(tensors, path, {"k": "v"})
+        got = impl.load_file(path)
+        assert got.keys() == tensors.keys()
+        assert all(same(got[name], tensors[name]) for name in tensors)
+        assert impl.read_metadata(path) == {"k": "v"}
+
+
+def test_metadata_is_read_without_tensors(impl, tmp_path):
+    metadata = {"format": "pt", "": "", "ü": "\n", "__metadata__": "x", "w": "a tensor's name"}
+    path = tmp_path / "model.safetensors"
+    impl.save_file({"w": np.ones(3)}, path, metadata)
+    assert impl.read_metadata(path) == metadata
+    assert impl.read_metadata(str(path)) == metadata
+    assert list(impl.load_file(path)) == ["w"]
+    impl.save_file({"w": np.ones(3)}, path)
+    assert impl.read_metadata(path) == {}
+
+
+def test_what_is_loaded_is_read_only_and_aligned(impl, tmp_path):
+    """The header's length decides where the data begin; other writers do not always fill it up."""
+    for n_spaces in range(8):
+        header = {
+            "a": entry("U8", [1], 0, 1),
+            "b": entry("F64", [2], 1, 17),
+            "c": entry("BF16", [1], 17, 19),
+            "d": entry("I32", [], 19, 23),
+            "e": entry("F32", [0], 23, 23),
+            "f": entry("F16", [1, 2], 23, 27),
+        }
+        data = b"\x07" + struct.pack("<2dHi2e", 1.5, -2.5, 0x3F80, -9, 0.5, 4.0)
+        path = written(tmp_path, raw(json.dumps(header) + " " * n_spaces, data), f"{n_spaces}")
+        got = impl.load_file(path)
+        assert [got[name].tolist() for name in "abcdef"] == [[7], [1.5, -2.5], [1.0], -9, [], [[0.5, 4.0]]]
+        for each in got.values():
+            assert each.flags.aligned
+            assert each.ctypes.data % each.dtype.itemsize == 0 or not each.size
+            assert not each.flags.writeable
+            with pytest.raises(ValueError):  # noqa: PT011 - NumPy's
+                each[...] = 0
+
+
+def test_a_file_is_mapped_not_read(impl, tmp_path):
+    """64 MB that nobody looks at cost next to nothing; the file has a hole where they would be."""
+    size = 64 << 20
+    header = {"big": entry("F32", [size // 4], 0, size), "last": entry("U8", [1], size, size + 1)}
+    text = json.dumps(header)
+    path = written(tmp_path, raw(text + " " * (-len(text) % 8)))  # aligned, or it would be copied
+    start = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(start + size)
+        file.write(b"\x05")
+    kept = []
+    assert battery.peak_bytes(lambda: kept.append(impl.load_file(path))) < 1 << 20
+    assert kept[0]["last"][0] == 5
+    assert kept[0]["big"][-1] == 0
+    assert battery.peak_bytes(lambda: impl.read_metadata(path)) < 1 << 20
+
+
+def test_arrays_stay_good_without_the_file(impl, tmp_path):
+    path = tmp_path / "model.safetensors"
+    impl.save_file({"w": np.arange(5000.0)}, path)
+    got = impl.load_file(path)
+    if os.name != "nt":  # which does not delete what is mapped
+        path.unlink()
+    assert np.array_equal(got["w"], np.arange(5000.0))
+
+
+def test_a_model_goes_to_a_file_and_back(impl, tmp_path, rng):
+    def network(fill):
+        m = Module()
+        m.layers = [Parameter(fill((3, 2)).astype(np.float32)), Parameter(fill(()))]
+        m.tied = m.layers[0]
+        return m
+
+    source, target = network(lambda shape: rng.normal(size=shape) * np.ones(shape)), network(np.zeros)
+    impl.save_file(source.state_dict(), tmp_path / "m")
+    target.load_state_dict(impl.load_file(tmp_path / "m"))
+    for a, b in zip(source.parameters(), target.parameters(), strict=True):
+        assert same(a.data, b.data)
+    target.layers[0].data += 1  # of its own, not the file's
+    assert same(impl.load_file(tmp_path / "m")["layers.0"], source.layers[0].data)
 
 
 def test_a_long_header_is_refused_before_it_is_read(impl, tmp_path):
@@ -624,9 +636,21 @@ def test_a_long_header_is_refused_before_it_is_read(impl, tmp_path):
         assert battery.peak_bytes(refused) < 1 << 20
 
 
-def test_a_long_header_is_read(impl, tmp_path):
-    """Near the limit as well; 20 MB are enough to find a lower one."""
-    path = written(tmp_path, raw(b"{}".ljust(20_000_000)))
-    assert impl.load_file(path) == {}
+def test_a_header_that_cannot_be_there_is_refused_before_it_is_read(impl, tmp_path):
+    """Or a file of twenty bytes would take a hundred megabytes."""
+    path = written(tmp_path, raw(b"{}", length=99_999_999))
+
+    def refused():
+        with pytest.raises(ValueError):  # noqa: PT011
+            impl.load_file(path)
+
+    assert battery.peak_bytes(refused) < 1 << 20
+
+
+def test_a_header_of_the_largest_length_is_read(impl, tmp_path):
     path = written(tmp_path, raw({"__metadata__": {"k": "x" * 1_000_000}}))
     assert len(impl.read_metadata(path)["k"]) == 1_000_000
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 100_000_000) + b'{"__metadata__":{}}')
+        file.write(b" " * (100_000_000 - 19))
+    assert impl.read_metadata(path) == {}
