@@ -39,7 +39,7 @@ OPERATORS: dict[type, tuple[type, ...]] = {
 }
 
 
-SYMMETRIC = frozenset({"add", "gcd", "max", "maximum", "min", "minimum", "multiply"})
+SYMMETRIC = frozenset({"add", "gcd", "max", "maximum", "min", "minimum", "multiply", "swapaxes"})
 """Functions whose first two arguments may change places."""
 
 
@@ -74,6 +74,7 @@ def mutate(source: str) -> list[Mutant]:
         undo = change()
         after, mutated = _head(statement), ast.unparse(original)
         undo()
+        after = "pass" if after == before else after  # The statement itself is gone.
         if mutated == text or mutated in found:
             continue
         name = f"{before} => {after}"
