@@ -51,7 +51,7 @@ SAME_NAMES = "if sorted(saved) != sorted(parts):"
 LOAD = """    for name, part in parts.items():
         part.load_state_dict(states[name])
 """
-PARTS = 'parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "stream": stream}'
+PARTS = 'parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "stream": stream}'
 FIRST = "first = load_checkpoint(path, parts) if path is not None and Path(path).exists() else 0"
 RATE = 'group["lr"] = rate * schedule(step)'
 RATES = 'rates = [group["lr"] for group in optimizer.groups]'
