@@ -1,0 +1,501 @@
+"""Oracles: exact fractions rounded by Python, NumPy's own float16, values worked out by hand.
+
+Rounding is exact, so nothing here has a tolerance but the gradients of a product.
+"""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from techtree.techs import battery
+from techtree.techs.autodiff.modules import Parameter
+from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
+from techtree.techs.training.sgd import SGD, Optimizer
+
+BFLOAT16, FLOAT16, FLOAT32 = (8, 7), (5, 10), (8, 23)
+FORMATS = [BFLOAT16, FLOAT16, (5, 2), (4, 3), (2, 1), (3, 23), (8, 1), (6, 9), FLOAT32]
+
+
+def slow_round(x, n_exponent, n_mantissa):
+    """The definition for one number: Python rounds a fraction to the nearest integer, halves to even."""
+    x = float(np.float32(x))
+    if not math.isfinite(x) or x == 0:
+        return x
+    lowest = 2 - 2 ** (n_exponent - 1)
+    exponent = max(math.frexp(x)[1] - 1, lowest)
+    spacing = Fraction(2) ** (exponent - n_mantissa)
+    rounded = round(Fraction(x) / spacing) * spacing
+    beyond = abs(rounded) >= Fraction(2) ** 2 ** (n_exponent - 1)
+    return math.copysign(math.inf if beyond else abs(float(rounded)), x)
+
+
+def slow(x, n_exponent, n_mantissa):
+    flat = [slow_round(each, n_exponent, n_mantissa) for each in np.ravel(x)]
+    return np.array(flat, np.float32).reshape(np.shape(x))
+
+
+def same_bits(got, expected):
+    assert got.dtype == np.float32
+    assert got.shape == np.shape(expected)
+    is_nan = np.isnan(expected)
+    assert np.array_equal(np.isnan(got), is_nan)
+    different = (got.view(np.uint32) != np.asarray(expected, np.float32).view(np.uint32)) & ~is_nan
+    assert not different.any(), (got[different][:4], expected[different][:4])
+
+
+def neighbours(x):
+    x = np.asarray(x, np.float32)
+    with np.errstate(over="ignore"):
+        return np.concatenate([np.nextafter(x, np.float32(-np.inf)), x, np.nextafter(x, np.float32(np.inf))])
+
+
+def hard_cases(rng, n_exponent, n_mantissa):
+    """Numbers of the format, points halfway between two, and what lies next to these, of both signs."""
+    reach = 2 ** (n_exponent - 1)
+    exponents = np.unique(np.clip(rng.integers(2 - reach, reach, size=12), -125, 126))
+    exponents = np.concatenate([exponents, [2 - reach, 3 - reach, reach - 1]])
+    mantissas = 1 + rng.integers(2**n_mantissa, size=len(exponents)) / 2**n_mantissa
+    mantissas[-3:] = [1, 1, 2 - 2.0**-n_mantissa]  # at both ends of the range
+    halves = mantissas + 2.0 ** -(n_mantissa + 1)
+    small = 2.0 ** (2 - reach - n_mantissa) * np.array([0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3.5])
+    with np.errstate(over="ignore"):
+        sizes = np.concatenate([np.ldexp(mantissas, exponents), np.ldexp(halves, exponents), small])
+        sizes = neighbours(sizes.astype(np.float32))
+    sizes = sizes[~np.isnan(sizes)]
+    return np.concatenate([sizes, -sizes]).astype(np.float32)
+
+
+def test_rounding_by_hand(impl):
+    """bfloat16 has 256, 258, 260 and 1, 1 + 2**-7; float16 has 2048, 2050, 2052 and ends at 65504."""
+    x = np.array([257, 258, 259, 1 + 2**-8, 1 + 2**-8 + 2**-20, -257, 1 / 3, 0.1], np.float32)
+    expected = [256, 258, 260, 1, 1 + 2**-7, -256, 171 / 512, 205 / 2048]
+    same_bits(impl.round_to(x, *BFLOAT16), np.array(expected, np.float32))
+    x = np.array([2049, 2050, 2051, 65519, 65520, -65520, 2.0**-24, 2.0**-25, 3 * 2.0**-26], np.float32)
+    expected = [2048, 2050, 2052, 65504, np.inf, -np.inf, 2.0**-24, 0, 2.0**-24]
+    same_bits(impl.round_to(x, *FLOAT16), np.array(expected, np.float32))
+    x = np.array([1.25, 1.75, 2.5, 3.5, 3.49, 0.25, 0.26, 0.75], np.float32)  # has 0, 0.5, 1, 1.5, 2, 3
+    same_bits(impl.round_to(x, 2, 1), np.array([1, 2, 2, np.inf, 3, 0, 0.5, 1], np.float32))
+
+
+def test_zeros_infinities_and_nan(impl):
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan], np.float32)
+    for form in FORMATS:
+        same_bits(impl.round_to(x, *form), x)
+    # What is rounded down to 0 keeps its sign, too.
+    got = impl.round_to(np.array([1e-9, -1e-9], np.float32), *FLOAT16)
+    assert np.signbit(got).tolist() == [False, True]
+    assert (got == 0).all()
+
+
+def test_every_nan_stays_nan(impl):
+    """Adding to the bits of a NaN can carry it into the sign, cutting its bits can leave infinity."""
+    bits = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0xFF800001, 0x7FC00000, 0x7F80FFFF], np.uint32)
+    for form in FORMATS:
+        assert np.isnan(impl.round_to(bits.view(np.float32), *form)).all()
+
+
+def test_rounding_is_its_definition(impl, rng):
+    """Hard cases, and numbers of any bits."""
+    for form in FORMATS:
+        bits = rng.integers(2**32, size=60, dtype=np.uint32).view(np.float32)
+        x = np.concatenate([hard_cases(rng, *form), bits])
+        same_bits(impl.round_to(x, *form), slow(x, *form))
+
+
+def test_float16_is_that_of_numpy(impl, rng):
+    """Numbers of the format, points halfway to the next, and what lies beside these."""
+    bits = np.concatenate([rng.integers(0x7C00 - 1, size=300), [0, 1, 2, 0x3FF, 0x400, 0x7BFE]])
+    values = bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    above = (bits + 1).astype(np.uint16).view(np.float16).astype(np.float32)
+    x = neighbours(np.concatenate([values, (values + above) / 2, [65504, 65520, 1e6]]))
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16).astype(np.float32)
+    same_bits(impl.round_to(x, *FLOAT16), expected)
+    same_bits(impl.round_to(-x, *FLOAT16), -expected)
+
+
+def test_float32_is_left_as_it_is(impl, rng):
+    bits = rng.integers(2**32, size=2000, dtype=np.uint32).view(np.float32)
+    bits[:500] *= np.float32(1e-38)  # subnormal numbers, too
+    same_bits(impl.round_to(bits, *FLOAT32), bits)
+
+
+def test_rounding_twice_is_rounding_once(impl, rng):
+    x = rng.normal(size=400).astype(np.float32) * np.float32(10.0) ** rng.integers(-12, 6, size=400)
+    for form in FORMATS:
+        once = impl.round_to(x, *form)
+        same_bits(impl.round_to(once, *form), once)
+
+
+def test_rounding_everywhere(impl, rng):
+    """All shapes, dtypes and layouts; a result is float32, and new."""
+    cases = battery.cases(rng, "... n", options=[{"n_exponent": 8, "n_mantissa": 7}])
+    cases += battery.cases(rng, "n m", options=[{"n_exponent": 4, "n_mantissa": 3}], layouts=[])
+    cases.append(battery.Case("no axes", (np.array(0.1, np.float32),), {"n_exponent": 5, "n_mantissa": 10}))
+    battery.sweep(impl.round_to, slow, cases, ulps=0, dtype=np.float32)
+
+
+def test_what_is_already_representable_is_copied(impl):
+    x = np.array([1.0, 2.0], np.float32)
+    got = impl.round_to(x, *FLOAT32)
+    got[0] = 7
+    assert x.tolist() == [1.0, 2.0]
+
+
+def test_other_dtypes_are_turned_into_float32_first(impl):
+    """1 + 2**-8 + 2**-40 is float32's 1 + 2**-8, which is halfway, and goes to 1."""
+    x = np.array([1 + 2**-8 + 2**-40, 1e300, 1e-300, 3.0])
+    same_bits(impl.round_to(x, *BFLOAT16), np.array([1, np.inf, 0, 3], np.float32))
+    same_bits(impl.round_to(np.array([257, -259, 0]), *BFLOAT16), np.array([256, -260, 0], np.float32))
+    same_bits(impl.round_to(np.array([True, False]), *BFLOAT16), np.array([1, 0], np.float32))
+    same_bits(impl.round_to(np.array([0.1], np.float16), *BFLOAT16), np.array([205 / 2048], np.float32))
+
+
+def test_formats_that_there_are_not(impl):
+    for form in [(1, 7), (9, 7), (8, 0), (8, 24), (0, 0), (-1, 5), (5, -1), (11, 52)]:
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            impl.round_to(np.ones(2, np.float32), *form)
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            impl.round_to(np.ones(0, np.float32), *form)
+
+
+def test_cast_rounds_both_ways(impl):
+    """1/3 in bfloat16 is 171/512. In float16 a gradient of 1e-8 is 0, and one of 1e5 infinite."""
+    x = Tensor(np.array([1 / 3, 2.0, -5.0, 7.0], np.float32), requires_grad=True)
+    y = impl.cast(x, *BFLOAT16)
+    assert isinstance(y, Tensor)
+    same_bits(y.data, np.array([171 / 512, 2, -5, 7], np.float32))
+    y.backward(np.array([1 / 3, 257, 259, -1e-30], np.float32))
+    same_bits(x.grad, impl.round_to(np.array([1 / 3, 257, 259, -1e-30]), *BFLOAT16))
+    same_bits(x.grad[:3], np.array([171 / 512, 256, 260], np.float32))
+    x = Tensor(np.array([1.0, 1e-9, 65520.0], np.float32), requires_grad=True)
+    y = impl.cast(x, *FLOAT16)
+    same_bits(y.data, np.array([1, 0, np.inf], np.float32))
+    y.backward(np.array([1e-8, 1e5, 3e-8], np.float32))  # 3e-8 is more than half of 2**-24
+    same_bits(x.grad, np.array([0, np.inf, 2.0**-24], np.float32))
+
+
+def test_cast_inside_of_a_computation(impl, rng):
+    """Loss = sum(w * cast(cast(x) * cast(y))): the chain rule, with each rounding where it stands."""
+    x, y, w = (rng.normal(size=(3, 1)), rng.normal(size=4), rng.normal(size=(3, 4)))
+    for form in (BFLOAT16, FLOAT16):
+        tx, ty = Tensor(x.astype(np.float32), requires_grad=True), Tensor(y, requires_grad=True)
+        product = impl.cast(impl.cast(tx, *form) * impl.cast(ty, *form), *form)
+        assert product.dtype == np.float32
+        (product * w.astype(np.float32)).sum().backward()
+        rx, ry = slow(x, *form), slow(y, *form)
+        same_bits(product.data, slow(rx * ry, *form))
+        g = slow(w, *form)
+        assert tx.grad.dtype == np.float32
+        assert ty.grad.dtype == np.float64  # the gradient of a float64 tensor
+        # Adding up four float32 products costs a few units in the last place, which may turn a rounding over.
+        spacing = 2.0 ** -form[1]
+        assert np.abs(tx.grad - (g * ry).sum(axis=1, keepdims=True)).max() < 8 * spacing
+        assert np.abs(tx.grad - slow(tx.grad, *form)).max() == 0
+        assert np.abs(ty.grad - (g * rx).sum(axis=0)).max() < 8 * spacing
+        assert np.abs(ty.grad - slow(ty.grad, *form)).max() == 0
+
+
+def test_cast_of_a_constant_is_a_constant(impl):
+    x = Tensor(np.array([1 / 3]))
+    assert not impl.cast(x, *BFLOAT16).requires_grad
+    with no_grad():
+        assert not impl.cast(Tensor(x.data, requires_grad=True), *BFLOAT16).requires_grad
+    assert x.data[0] == 1 / 3
+    assert impl.cast(x, *BFLOAT16).dtype == np.float32
+
+
+def weights_of(*arrays):
+    return [Parameter(np.asarray(each)) for each in arrays]
+
+
+def test_making_master_weights_rounds_the_models_in_place(impl):
+    model = weights_of(np.array([[257.0, 1 / 3]], np.float32), np.array([0.1, 1e-42], np.float64))
+    arrays = [each.data for each in model]
+    weights = impl.MasterWeights(iter(model), *BFLOAT16)
+    assert all(each.data is array for each, array in zip(model, arrays, strict=True))
+    assert model[0].data.tolist() == [[256.0, 171 / 512]]
+    assert model[1].data.tolist() == [205 / 2048, 0.0]
+    assert model[1].dtype == np.float64
+    assert isinstance(weights.masters, list)
+    assert [type(each) for each in weights.masters] == [Parameter, Parameter]
+    assert [each.shape for each in weights.masters] == [(1, 2), (2,)]
+    same_bits(weights.masters[0].data, np.array([[257, 1 / 3]], np.float32))
+    same_bits(weights.masters[1].data, np.array([0.1, 1e-42], np.float32))
+
+
+def test_the_format_is_the_one_that_was_asked_for(impl):
+    for form in (BFLOAT16, FLOAT16, (4, 3)):
+        model = weights_of(np.array([1.1, 300.0, 1e-7], np.float32))
+        weights = impl.MasterWeights(model, *form)
+        same_bits(model[0].data, slow(weights.masters[0].data, *form))
+        weights.masters[0].data *= np.float32(1.7)
+        weights.publish()
+        same_bits(model[0].data, slow(weights.masters[0].data, *form))
+        model[0].grad = np.array([1.1, 1e-7, 300.0], np.float32)
+        weights.take_gradients()
+        same_bits(weights.masters[0].grad, slow([1.1, 1e-7, 300.0], *form))
+
+
+def test_small_updates_add_up_in_the_masters(impl):
+    """Sixteen steps of 2**-11: in bfloat16 each of them alone is lost beside 1."""
+    model = weights_of(np.ones(3, np.float32))
+    weights = impl.MasterWeights(model, *BFLOAT16)
+    optimizer, seen = SGD(weights.masters, lr=1.0), []
+    for _ in range(16):
+        model[0].grad = np.full(3, -(2.0**-11), np.float32)
+        weights.take_gradients()
+        optimizer.step()
+        weights.publish()
+        seen.append(float(model[0].data[0]))
+    assert weights.masters[0].data.tolist() == [1 + 2**-7] * 3
+    assert seen == [1.0] * 8 + [1 + 2**-7] * 8  # the halfway point itself goes to 1, which is even
+    assert impl.round_to(np.array([1 + 2**-11], np.float32), *BFLOAT16).tolist() == [1.0]
+
+
+def test_publish_writes_into_the_models_arrays(impl):
+    model = weights_of(np.zeros(2, np.float32), np.zeros((2, 2), np.float64), np.array(0.0, np.float32))
+    arrays = [each.data for each in model]
+    weights = impl.MasterWeights(model, *FLOAT16)
+    for value, master in enumerate(weights.masters, 1):
+        master.data[...] = value + 1e-5
+    assert all((array == 0).all() for array in arrays)  # nothing arrives before it is published
+    weights.publish()
+    assert all((array == value).all() for value, array in enumerate(arrays, 1))
+    assert [each.data.dtype for each in model] == [np.float32, np.float64, np.float32]
+    assert float(weights.masters[0].data[0]) == float(np.float32(1 + 1e-5))  # the masters are not rounded
+    assert all(each.data is array for each, array in zip(model, arrays, strict=True))
+
+
+def test_gradients_move_to_the_masters(impl):
+    model = weights_of(np.zeros(3, np.float32), np.zeros((1, 2), np.float64), np.zeros(1, np.float32))
+    weights = impl.MasterWeights(model, *FLOAT16)
+    for each in weights.masters:
+        each.grad = np.full(each.shape, 5, np.float32)
+    model[0].grad = np.array([1 / 3, 1e-8, 7e4], np.float32)
+    model[1].grad = np.array([[2.0, -3.0]])
+    weights.take_gradients()
+    same_bits(weights.masters[0].grad, np.array([1365 / 4096, 0, np.inf], np.float32))
+    same_bits(weights.masters[1].grad, np.array([[2, -3]], np.float32))
+    assert weights.masters[2].grad is None
+    assert [each.grad for each in model] == [None] * 3
+    weights.take_gradients()
+    assert [each.grad for each in weights.masters] == [None] * 3
+    assert (model[0].data == 0).all()  # gradients change no weights
+    assert (weights.masters[0].data == 0).all()
+
+
+def test_master_weights_are_saved_before_rounding(impl, rng):
+    start = [rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=4).astype(np.float32)]
+    model = weights_of(*start)
+    weights = impl.MasterWeights(model, *BFLOAT16)
+    state = weights.state_dict()
+    assert list(state) == ["0", "1"]
+    assert all(np.array_equal(state[str(n)], start[n]) for n in (0, 1))
+    state["0"][:] = 0  # a copy
+    assert np.array_equal(weights.masters[0].data, start[0])
+    state = weights.state_dict()
+    other = weights_of(np.zeros((2, 3), np.float32), np.zeros(4, np.float32))
+    arrays = [each.data for each in other]
+    copy = impl.MasterWeights(other, *BFLOAT16)
+    masters = [each.data for each in copy.masters]
+    for each in state.values():
+        each.flags.writeable = False
+    copy.load_state_dict(state)
+    for n in (0, 1):
+        same_bits(masters[n], start[n])
+        same_bits(arrays[n], slow(start[n], *BFLOAT16))
+        assert copy.masters[n].data is masters[n]
+    masters[0][:] = 3
+    assert np.array_equal(state["0"], start[0])
+
+
+def test_a_state_that_does_not_fit_changes_nothing(impl):
+    model = weights_of(np.ones((2, 3), np.float32), np.ones(4, np.float32))
+    weights = impl.MasterWeights(model, *BFLOAT16)
+    zeros = {"0": np.zeros((2, 3), np.float32), "1": np.zeros(4, np.float32)}
+    wrong = [
+        {},
+        {"0": zeros["0"]},
+        {"1": zeros["1"]},
+        zeros | {"2": np.zeros(1, np.float32)},
+        zeros | {"1": np.zeros(3, np.float32)},
+        zeros | {"1": np.zeros((), np.float32)},
+        {"0": zeros["0"].reshape(3, 2), "1": zeros["1"]},
+        {"0": zeros["0"], "b": zeros["1"]},
+    ]
+    for state in wrong:
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            weights.load_state_dict(state)
+        assert all((each.data == 1).all() for each in (*model, *weights.masters))
+
+
+def test_two_sets_of_master_weights_share_nothing(impl):
+    first, second = (impl.MasterWeights(weights_of(np.ones(2, np.float32)), *BFLOAT16) for _ in range(2))
+    first.masters[0].data += 1
+    assert second.masters[0].data.tolist() == [1, 1]
+    assert len(second.masters) == 1
+
+
+class Recorder(Optimizer):
+    """Notes the gradients that it is given, and steps against them."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=1.0)
+        self.seen = []
+
+    def step(self):
+        members = [each for group in self.groups for each in group["parameters"]]
+        self.seen.append([None if each.grad is None else each.grad.copy() for each in members])
+
+
+def with_gradients(*arrays):
+    parameters = weights_of(*(np.zeros(np.shape(each), np.asarray(each).dtype) for each in arrays))
+    for parameter, each in zip(parameters, arrays, strict=True):
+        parameter.grad = np.array(each)
+    return parameters
+
+
+def test_gradients_are_divided_by_the_scale(impl):
+    parameters = with_gradients(
+        np.array([[8.0, -4.0]], np.float32), np.array([2.0]), np.array(6.0, np.float32)
+    )
+    parameters += weights_of(np.zeros(2))  # has no gradient
+    optimizer = Recorder([{"parameters": parameters[:2]}, {"parameters": parameters[2:]}])
+    scaler = impl.LossScaler(scale=4.0)
+    assert scaler.step(optimizer) is True
+    ((first, second, third, none),) = optimizer.seen
+    assert first.tolist() == [[2.0, -1.0]]
+    assert (first.dtype, second.dtype, third.dtype) == (np.float32, np.float64, np.float32)
+    assert (second.tolist(), third.tolist(), none) == ([0.5], 1.5, None)
+    assert parameters[3].grad is None
+    assert third.shape == ()
+
+
+def test_division_happens_in_the_dtype_of_the_gradient(impl):
+    """2**-30 is no number of float16, but one of float32."""
+    (parameter,) = with_gradients(np.array([2.0**-14], np.float32))
+    optimizer = Recorder([parameter])
+    impl.LossScaler(scale=2.0**16).step(optimizer)
+    assert optimizer.seen[0][0].tolist() == [2.0**-30]
+
+
+def test_what_is_not_finite_skips_the_step_and_halves_the_scale(impl):
+    for value, place in itertools.product([np.inf, -np.inf, np.nan], range(3)):
+        arrays = [np.ones((2, 3), np.float32), np.ones(5), np.array(1.0, np.float32)]
+        arrays[place].reshape(-1)[-1] = value
+        optimizer = Recorder([{"parameters": [each]} for each in with_gradients(*arrays)])
+        scaler = impl.LossScaler(scale=1024.0)
+        assert scaler.step(optimizer) is False
+        assert optimizer.seen == []
+        assert scaler.scale == 512.0
+        assert isinstance(scaler.scale, float)
+
+
+def test_infinities_that_cancel_are_found(impl):
+    (parameter,) = with_gradients(np.array([np.inf, 1.0, -np.inf], np.float32))
+    assert impl.LossScaler().step(Recorder([parameter])) is False
+
+
+def test_large_finite_gradients_are_no_overflow(impl):
+    """Their sum, or the sum of their squares, is one."""
+    (parameter,) = with_gradients(np.full(4, 3e38, np.float32))
+    optimizer = Recorder([parameter])
+    assert impl.LossScaler(scale=2.0).step(optimizer) is True
+    assert optimizer.seen[0][0].tolist() == [float(np.float32(3e38)) / 2] * 4
+
+
+def scales(scaler, outcomes):
+    """The scale after each step; True for a step without overflow."""
+    found = []
+    for is_good in outcomes:
+        optimizer = Recorder(with_gradients(np.array([1.0 if is_good else np.inf], np.float32)))
+        before = scaler.scale
+        assert scaler.step(optimizer) is is_good
+        if is_good:
+            assert optimizer.seen[0][0].tolist() == [float(np.float32(1 / before))]
+        found.append(scaler.scale)
+    return found
+
+
+def test_the_scale_grows_after_enough_good_steps_in_a_row(impl):
+    assert scales(impl.LossScaler(8.0, 3), [True] * 9) == [8, 8, 16, 16, 16, 32, 32, 32, 64]
+    assert scales(impl.LossScaler(8.0, 1), [True] * 3) == [16, 32, 64]
+    # An overflow starts the count anew, and so does growing.
+    assert scales(impl.LossScaler(8.0, 3), [True, True, False, True, True, True, True]) == [
+        8,
+        8,
+        4,
+        4,
+        4,
+        8,
+        8,
+    ]
+    assert scales(impl.LossScaler(8.0, 2), [False, False, True, False, True, True]) == [4, 2, 2, 1, 1, 2]
+    assert scales(impl.LossScaler(8.0, 2), [True, True, False, True, True]) == [8, 16, 8, 8, 16]
+    assert scales(impl.LossScaler(1.0, 2), [False, False]) == [0.5, 0.25]
+
+
+def test_the_defaults(impl):
+    scaler, optimizer = impl.LossScaler(), Recorder(weights_of(np.zeros(1)))
+    assert scaler.scale == 65536.0
+    for _ in range(1999):
+        scaler.step(optimizer)
+    assert scaler.scale == 65536.0
+    assert scales(scaler, [True]) == [131072.0]
+
+
+def test_a_step_without_any_gradient_is_a_good_one(impl):
+    scaler, optimizer = impl.LossScaler(8.0, 2), Recorder(weights_of(np.zeros(2)))
+    assert scaler.step(optimizer) is True
+    assert scaler.step(optimizer) is True
+    assert scaler.scale == 16.0
+    assert optimizer.seen == [[None], [None]]
+
+
+def test_a_scaler_goes_on_from_its_state(impl):
+    outcomes = [True, True, False, True, True, True, True, True, False, True, True, True]
+    for at in range(len(outcomes)):
+        whole = scales(impl.LossScaler(64.0, 3), outcomes)
+        first = impl.LossScaler(64.0, 3)
+        scales(first, outcomes[:at])
+        state = {name: np.array(each) for name, each in first.state_dict().items()}
+        for each in state.values():
+            assert each.dtype.kind in "fiu"
+            each.flags.writeable = False
+        scales(first, [True, False])  # what it does afterwards does not change the state
+        second = impl.LossScaler(1.0, 3)
+        second.load_state_dict(state)
+        assert isinstance(second.scale, float)
+        assert scales(second, outcomes[at:]) == whole[at:]
+
+
+def test_two_scalers_share_nothing(impl):
+    first, second = impl.LossScaler(8.0, 2), impl.LossScaler(8.0, 2)
+    scales(first, [True])
+    assert scales(second, [True, True]) == [8, 16]
+
+
+def test_training_with_all_of_it(impl, rng):
+    """A regression in float16 whose gradients, below 1e-8, are nothing without the scale."""
+    x = rng.normal(size=(64, 3)).astype(np.float32)
+    target = x @ np.array([1.0, -2.0, 0.5], np.float32)
+    ends = {}
+    for scale in (1.0, 2.0**20):
+        (weight,) = weights_of(np.zeros(3, np.float32))
+        weights, scaler = impl.MasterWeights([weight], *FLOAT16), impl.LossScaler(scale)
+        optimizer = SGD(weights.masters, lr=2e8)
+        for _ in range(40):
+            error = impl.cast(Tensor(x), *FLOAT16) @ weight - target
+            loss = (error * error).mean() * 1e-9
+            (loss * scaler.scale).backward()
+            weights.take_gradients()
+            scaler.step(optimizer)
+            weights.publish()
+        ends[scale] = weights.masters[0].data.tolist()
+    assert ends[1.0] == [0.0, 0.0, 0.0]
+    # Rounded inputs and weights: the error is a few times float16's 2**-11.
+    assert np.abs(np.array(ends[2.0**20]) - [1.0, -2.0, 0.5]).max() < 0.01
