@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 
-def _arrays_of(arguments: Iterable[object]) -> list[np.ndarray]:
-    """Return the arrays among some values, those inside tensors too."""
-    found = (each if isinstance(each, np.ndarray) else getattr(each, "data", None) for each in arguments)
-    return [each for each in found if isinstance(each, np.ndarray)]
+def _arrays_of(values: Iterable[object]) -> list[np.ndarray]:
+    """Return the arrays among some values, those inside tensors and lists too."""
+    found = []
+    for each in values:
+        if isinstance(each, list | tuple):
+            found += _arrays_of(each)
+        else:
+            inner = each if isinstance(each, np.ndarray) else getattr(each, "data", None)
+            found += [inner] if isinstance(inner, np.ndarray) else []
+    return found
 
 
 def _perturbed(result):
@@ -36,6 +42,8 @@ def _perturbed(result):
     if isinstance(result, bytes):
         return result + b"x"
     if isinstance(result, list):
+        if _arrays_of(result):
+            return [_perturbed(each) for each in result]
         return [*result[:-1], *result[:1], *result[:1]]
     if _arrays_of([result]):
         return result + 1
@@ -115,15 +123,16 @@ def _errs_later(function: Callable) -> Callable:
 
 
 def _makes_float64(function: Callable) -> Callable:
-    def wrong(*arguments, **options):
-        result = function(*arguments, **options)
-        if isinstance(result, np.ndarray | np.generic) and result.dtype.kind == "f":
-            return np.asarray(result, np.float64)
+    def wide(result):
+        if isinstance(result, np.ndarray | np.generic):
+            return np.asarray(result, np.float64) if result.dtype.kind == "f" else result
+        if isinstance(result, list):
+            return [wide(each) for each in result]
         for each in _arrays_of([result]):
             vars(result)["data"] = each.astype(np.float64)  # of a tensor
         return result
 
-    return wrong
+    return lambda *arguments, **options: wide(function(*arguments, **options))
 
 
 ARRAYS: dict[str, Callable[[Callable], Callable]] = {
@@ -154,6 +163,6 @@ SPOILS = {
     "takes arrays": ARRAYS,
     "gives arrays": {"float32 becomes float64": _makes_float64},
     "takes text": TEXT,
-    "": {"right at the first call only": _errs_later},
+    "gives something": {"right at the first call only": _errs_later},
 }
 """What a function takes or gives -> what is wrong -> what makes such a version of the function."""

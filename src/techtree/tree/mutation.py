@@ -90,7 +90,7 @@ def kinds_of_functions(source: str, exercise: Collection[str]) -> dict[str, set[
     --------
     >>> found = kinds_of_functions("def f(x: np.ndarray, name: str) -> np.ndarray:\n    return x", ["f"])
     >>> sorted(found["f"])
-    ['gives arrays', 'takes arrays', 'takes text']
+    ['gives arrays', 'gives something', 'takes arrays', 'takes text']
     """
 
     def is_array(annotation: ast.expr | None) -> bool:
@@ -104,7 +104,9 @@ def kinds_of_functions(source: str, exercise: Collection[str]) -> dict[str, set[
             annotations = [each.annotation for each in [*node.args.posonlyargs, *node.args.args]]
             found = {"takes arrays" for each in annotations if is_array(each)}
             found |= {"takes text" for each in annotations if each and ast.unparse(each) in ("str", "bytes")}
-            kinds[node.name] = found | ({"gives arrays"} if is_array(node.returns) else set())
+            found |= {"gives arrays"} if is_array(node.returns) else set()
+            gives_nothing = isinstance(node.returns, ast.Constant) and node.returns.value is None
+            kinds[node.name] = found if gives_nothing else found | {"gives something"}
     return kinds
 
 

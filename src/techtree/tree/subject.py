@@ -75,8 +75,8 @@ def mutants(tech: Technology, spoils: Mapping[str, Mapping[str, Wrap]]) -> list[
     tech
         The technology.
     spoils
-        For functions that take or give something (`kinds_of_functions`), or for all (an empty string): what
-        is wrong -> what makes such a version of a function.
+        For functions that take or give something (`kinds_of_functions`): what is wrong -> what makes such a
+        version of a function.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def mutants(tech: Technology, spoils: Mapping[str, Mapping[str, Wrap]]) -> list[
     harmless = set(getattr(load_variants(tech), "HARMLESS", {}))
     found = [Subject(m.name, False, m.source, f"<{tech.id} mutant>", {}) for m in mutate(ours.source)]
     for name, kinds in kinds_of_functions(ours.source, tech.exercise).items():
-        for kind in [each for each in spoils if not each or each in kinds]:
+        for kind in [each for each in spoils if each in kinds]:
             for what, spoil in spoils[kind].items():
                 found.append(Subject(f"{name}: {what}", False, ours.source, ours.file, {}, {name: spoil}))
     unknown = harmless - {each.name for each in found}
