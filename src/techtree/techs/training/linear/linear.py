@@ -69,8 +69,8 @@ class Linear(Module):
         """Return (..., n_out) for an ``x`` of (..., n_in) with any leading axes or none.
 
         Weight and bias are read anew at each call: they may have been changed in place, or exchanged for
-        other parameters. Gradients flow to them and to x. ``ValueError`` if the last axis of x is not
-        ``n_in`` long, or x has no axis.
+        parameters of the same shape. Gradients flow to them and to x. ``ValueError`` if the last axis of x
+        is not ``n_in`` long, or x has no axis.
         """
         n_in = self.weight.shape[1]
         if x.ndim == 0 or x.shape[-1] != n_in:

@@ -76,6 +76,12 @@ def _rotation(n_in, n_out, rng, gain=1.0):
     return gain * w
 
 
+def _permutation(n_in, n_out, rng, gain=1.0):
+    _check_widths(n_in, n_out)
+    n = max(n_in, n_out)
+    return gain * (np.eye(n)[rng.permutation(n)] * rng.choice([-1, 1], n))[:n_out, :n_in]
+
+
 def _normalized_rows(n_in, n_out, rng, gain=1.0):
     _check_widths(n_in, n_out)
     w = rng.normal(size=(n_out, n_in))
@@ -263,6 +269,15 @@ MISTAKES = {
     "Linear lets no gradient through to what comes in": [
         (_PRODUCT, "y = x.detach() @ self.weight.swapaxes(0, 1)")
     ],
+    "Linear hands its weight the gradient transposed, which shows when it is square": [
+        (
+            _PRODUCT,
+            "bare = self.weight\n"
+            "        back = (bare, lambda g: g if g.shape == bare.shape else g.T)\n"
+            "        y = x @ record(bare.data.T, back)",
+        ),
+        ("import Tensor, no_grad", "import Tensor, no_grad, record"),
+    ],
     "Linear transposes its weight once for all, and does not see it exchanged": {
         "Linear": _linear(__init__=_transposed_once, forward=_forward_of_columns)
     },
@@ -331,6 +346,7 @@ MISTAKES = {
     },
     "orthogonal takes the signs that QR prefers": [(_SIGNS, "")],
     "orthogonal never mirrors": {"orthogonal": _rotation},
+    "orthogonal exchanges coordinates and turns signs, and nothing between": {"orthogonal": _permutation},
     "orthogonal normalizes its rows, which are not at right angles": {"orthogonal": _normalized_rows},
     "orthogonal returns the weight transposed": [
         ("(q if n_out >= n_in else q.T)", "(q.T if n_out >= n_in else q)")
@@ -371,7 +387,7 @@ def _box_muller(rng, shape):
 
 
 def _row_by_row(rng, shape):
-    return np.array([[rng.standard_normal() for _ in range(shape[1])] for _ in range(shape[0])])
+    return np.array([rng.standard_normal(shape[1]) for _ in range(shape[0])])
 
 
 def _hermite_gain(f):
@@ -388,7 +404,7 @@ EQUIVALENTS = {
     "Linear by einsum": {"Linear": _linear(forward=_einsum_forward)},
     "Linear as a sum over the inputs": {"Linear": _linear(forward=_unit_by_unit_forward)},
     "fan_in_normal from uniform numbers": {"fan_in_normal": _drawing(_box_muller, _inverse_root)},
-    "fan_in_normal number by number": {"fan_in_normal": _drawing(_row_by_row, _inverse_root)},
+    "fan_in_normal row by row": {"fan_in_normal": _drawing(_row_by_row, _inverse_root)},
     "fan_in_normal with the standard deviation in the draw, transposed": {
         "fan_in_normal": _drawing(
             lambda rng, shape: rng.normal(0, 1, size=shape[::-1]).T.copy(), _inverse_root
@@ -428,11 +444,7 @@ HARMLESS = {
         *(("20001", each, "a point more or less") for each in ("20002", "20000")),
     ),
     "if x.ndim == 0 or x.shape[-1] != n_in: => if False:": "the product refuses the same, in other words",
-    **_harmless(
-        "raise ValueError(f'x must have a last axis of {n_in}; got the shape {x.shape}')",
-        ("x must", "x must", "another index into the shape, in the message"),
-    ),
-    **_harmless("y = x @ self.weight.swapaxes(0, 1)", ("0, 1", "1, 0", "the order of two exchanged axes")),
+    "raise ValueError(f'x must have a last axis of {n_in}; got the shape {x.shape}') => pass": "the same",
     **{
         f"{name}: float32 becomes float64": "weights are drawn in float64"
         for name in ("fan_in_normal", "fan_average_uniform", "orthogonal")
@@ -468,7 +480,9 @@ def probes(rng):
         one, leaf = layer(impl), Tensor(x.copy(), requires_grad=True)
         one(leaf).backward(np.cos(np.arange(18.0)).reshape(2, 3, 3))
         parts = [one.weight.grad, one.bias.grad, leaf.grad]
-        return [float(np.nan if each is None else np.cos(each).sum()) for each in parts]
+        return [
+            float(np.nan if each is None else np.cos(each).ravel() @ np.arange(each.size)) for each in parts
+        ]
 
     def names(has_bias):
         return lambda impl: str(
@@ -526,7 +540,7 @@ def probes(rng):
         """How often the first entry and the determinant are above 0, of eighty: never, sometimes, always."""
         drawn = np.array([impl.orthogonal(3, 3, np.random.default_rng(seed)) for seed in range(80)])
         shares = [(drawn[:, 0, 0] > 0).mean(), (drawn[:, 1, 1] > 0).mean(), (np.linalg.det(drawn) > 0).mean()]
-        return [float(round(2 * share)) for share in shares]
+        return [*(float(round(2 * share)) for share in shares), float(len(np.unique(np.abs(drawn))) > 2)]
 
     def repeats(name):
         def probe(impl):
