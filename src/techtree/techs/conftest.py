@@ -281,7 +281,7 @@ def _facts(item, excinfo, file: Path) -> list[str]:
     inside = [(number, statement) for path, number, statement in frames if path == file]
     if inside and frames[-1][0] != item.path:
         facts.append(f"in your line {inside[-1][0]}: {' '.join(inside[-1][1].split())[:160]}")
-    what = "".join(traceback.format_exception_only(excinfo.type, excinfo.value)).strip().splitlines()
+    what = _what_was_raised(excinfo).splitlines()
     return [*facts, *(line[:200] for line in what[:3] if not line.lstrip().startswith("+"))]
 
 
@@ -293,5 +293,10 @@ def _label(item) -> str:
 
 def _first_line(excinfo) -> str:
     """Return what was raised, without pytest's explanation of each term."""
-    text = "".join(traceback.format_exception_only(excinfo.type, excinfo.value)).strip()
+    text = _what_was_raised(excinfo)
     return text.splitlines()[0][:300] if text else excinfo.typename
+
+
+def _what_was_raised(excinfo) -> str:
+    text = "".join(traceback.format_exception_only(excinfo.type, excinfo.value)).strip()
+    return text.removeprefix(f"{excinfo.type.__module__}.")
