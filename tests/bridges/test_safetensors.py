@@ -17,8 +17,9 @@ LENIENT = {
     "a name twice, in other letters",
     "a key of the metadata twice",
     "an entry that is a list",
+    "the dtype 'F8_E4M3'",
 }
-"""What the library accepts, some version of it, and the format's description does not."""
+"""What the library accepts: though the format's description does not, or since it is for torch as well."""
 
 
 def drawn(rng):
