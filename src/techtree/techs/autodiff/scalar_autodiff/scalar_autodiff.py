@@ -27,15 +27,18 @@ def topological_order(root: Any, inputs: Callable[[Any], Iterable[Any]]) -> list
     Parameters
     ----------
     root
-        The node to start from: any hashable object except None, and so are the others.
+        The node to start from: any hashable object except None, and so are the others. Objects that are
+        equal are one node.
     inputs
-        Gives the nodes that a node was computed from, in any number, repeated or not. There is no cycle.
+        Gives the nodes that a node was computed from: any iterable, with any number of them, repeated or not.
+        It is left as it is. There is no cycle.
 
     Returns
     -------
     list
-        The root is the last. A chain of a hundred thousand nodes is fine, although Python allows only about
-        a thousand nested calls, and so is a graph in which the number of paths is astronomical.
+        New in each call; the root is the last. A chain of twenty thousand nodes is fine, although Python
+        allows only about a thousand nested calls, and so is a graph in which the number of paths is
+        astronomical: the time grows as the number of nodes and inputs does.
 
     Examples
     --------
@@ -60,16 +63,20 @@ class Value:
     """A number that remembers which numbers it was computed from.
 
     ``+ - * /`` work with Values and plain numbers (``int``, ``float``) on either side, ``**`` with a plain
-    number as the exponent. Every operation gives a new Value and leaves its operands as they are. Two
-    Values are two nodes, also if their numbers are equal.
+    number as the exponent. Every operation gives a new Value, also ``x + 0`` and ``x += y``, and leaves its
+    operands as they are. Two Values are two nodes, also if their numbers are equal. Results and derivatives
+    are right up to rounding, for numbers and exponents of either sign, for 0, and for sizes from 1e-100 to
+    1e100; a division by 0 is a ``ZeroDivisionError``. A Value is kept alive by what was computed from it, and
+    by nothing else in this module.
 
     Parameters
     ----------
     data
         The number, kept as a float in the attribute ``data``.
     edges
-        For the result of an operation: pairs (input, derivative of the result with respect to it). An input
-        that occurs in two pairs counts twice. Left out for a number that is given and not computed.
+        For the result of an operation: pairs (input, derivative of the result with respect to it), any
+        iterable, which is read at once. An input that occurs in two pairs counts twice. Left out for a number
+        that is given and not computed.
 
     Attributes
     ----------
@@ -128,7 +135,7 @@ class Value:
         return _value(other) / self
 
     def exp(self):
-        """Return e to the power of this number."""
+        """Return e to the power of this number; ``OverflowError`` above 709.78, where no float is."""
         result = math.exp(self.data)
         return Value(result, [(self, result)])
 
@@ -137,7 +144,7 @@ class Value:
         return Value(math.log(self.data), [(self, 1 / self.data)])
 
     def tanh(self):
-        """Return the hyperbolic tangent, for numbers of any size."""
+        """Return the hyperbolic tangent, for numbers of any size, huge or tiny."""
         result = math.tanh(self.data)
         return Value(result, [(self, 1 - result**2)])
 
@@ -150,7 +157,8 @@ class Value:
 
         This one's own ``grad`` grows by 1. Adding, and not setting, means that `backward` called twice, or on
         two results that share inputs, leaves the sum of what each call alone would have left. What earlier
-        calls left in ``grad`` has no influence on what a call adds.
+        calls left in ``grad`` has no influence on what a call adds. The graph may be as deep, and have as
+        many paths, as in `topological_order`.
 
         Notes
         -----
