@@ -1,0 +1,480 @@
+"""Oracles: sums in float64, one worker with the whole batch, and a network that notes each message.
+
+A sum of N numbers in a dtype is off by at most N roundings of the sum of their sizes.
+"""
+
+from collections import Counter, defaultdict, deque
+
+import numpy as np
+import pytest
+
+from techtree.techs import battery
+from techtree.techs.autodiff.modules import Parameter
+from techtree.techs.autodiff.tensor_autodiff import Tensor
+from techtree.techs.training.adamw import AdamW
+from techtree.techs.training.cross_entropy import cross_entropy
+from techtree.techs.training.mlp import MLP
+from techtree.techs.training.sgd import SGD
+from techtree.techs.training.train_loop import accumulate
+
+
+class Ring:
+    """A network that carries messages to the right neighbour only, and notes their sizes."""
+
+    def __init__(self, n_workers):
+        self.n_workers = n_workers
+        self.sent_bytes = [0] * n_workers
+        self.n_messages = Counter()
+        self.waiting = defaultdict(deque)
+
+    def send(self, array, source, target):
+        assert target == (source + 1) % self.n_workers, f"worker {source} sends to {target}"
+        assert source != target
+        self.waiting[source, target].append(np.array(array))
+        self.sent_bytes[source] += np.asarray(array).nbytes
+        self.n_messages[source] += 1
+
+    def receive(self, source, target):
+        assert self.waiting[source, target], f"worker {target} waits for {source}"
+        return self.waiting[source, target].popleft()
+
+    def require_quiet(self, n_messages):
+        """All that was sent was received, and each worker sent so many messages."""
+        assert not any(self.waiting.values())
+        assert [self.n_messages[rank] for rank in range(self.n_workers)] == [n_messages] * self.n_workers
+
+
+def slow_shards(size, n):
+    """The definition: deal the places out one after the other."""
+    lengths = [sum(1 for place in range(size) if place % n == rank) for rank in range(n)]
+    return [(sum(lengths[:rank]), sum(lengths[: rank + 1])) for rank in range(n)]
+
+
+def close(got, expected, n, sizes, dtype):
+    """Within n roundings of the sum of the sizes."""
+    assert got.dtype == dtype
+    assert got.shape == expected.shape
+    allowed = 2 * n * np.finfo(dtype).eps * sizes + 1e-30
+    assert (np.abs(got.astype(np.float64) - expected) <= allowed).all()
+
+
+SHAPES = [(12,), (0,), (1,), (2,), (3,), (7,), (33,), (130,), (3, 5), (2, 3, 4), ()]
+
+
+def test_a_network_by_hand(impl):
+    network = impl.Network(3)
+    assert network.n_workers == 3
+    assert network.sent_bytes == [0, 0, 0]
+    first = np.array([1.0, 2.0])
+    network.send(first, 0, 1)
+    network.send(np.array([[3.0]], np.float32), source=0, target=1)
+    network.send(np.array(4, np.int16), 1, 0)
+    network.send(np.arange(6.0)[::2], 2, 1)
+    first[:] = 0  # what was sent does not change
+    assert network.sent_bytes == [20, 2, 24]
+    got = network.receive(0, 1)
+    assert (got.tolist(), got.dtype, got.shape) == ([1.0, 2.0], np.float64, (2,))
+    got = network.receive(source=0, target=1)
+    assert (got.tolist(), got.dtype, got.shape) == ([[3.0]], np.float32, (1, 1))
+    got = network.receive(1, 0)
+    assert (int(got), np.asarray(got).dtype, np.shape(got)) == (4, np.int16, ())
+    assert network.receive(2, 1).tolist() == [0.0, 2.0, 4.0]
+    assert network.sent_bytes == [20, 2, 24]
+    assert isinstance(network.sent_bytes, list)
+    assert impl.Network(2).sent_bytes == [0, 0]
+
+
+def test_what_a_network_refuses(impl):
+    network = impl.Network(3)
+    for source, target in ((0, 3), (3, 0), (-1, 0), (0, -1), (1, 1), (7, 7)):
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            network.send(np.ones(2), source, target)
+    assert network.sent_bytes == [0, 0, 0]
+    network.send(np.ones(2), 0, 1)
+    for source, target in ((1, 0), (0, 2), (2, 1)):
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            network.receive(source, target)
+    network.receive(0, 1)
+    with pytest.raises(ValueError):  # noqa: PT011 - once only
+        network.receive(0, 1)
+
+
+def test_what_is_received_belongs_to_the_receiver(impl):
+    network, array = impl.Network(2), np.ones(3)
+    array.flags.writeable = False
+    network.send(array, 0, 1)
+    network.send(array, 0, 1)
+    first = network.receive(0, 1)
+    first += 1
+    assert network.receive(0, 1).tolist() == [1.0, 1.0, 1.0]
+    other = impl.Network(2)
+    network.send(array, 0, 1)
+    with pytest.raises(ValueError):  # noqa: PT011 - another network
+        other.receive(0, 1)
+
+
+def test_shards_are_their_definition(impl):
+    for n in range(1, 10):
+        for size in (*range(25), 130, 1000):
+            got = impl.shards(size, n)
+            assert [(each.start, each.stop) for each in got] == slow_shards(size, n)
+            assert all(isinstance(each, slice) and each.step in (None, 1) for each in got)
+    assert np.arange(7)[impl.shards(7, 3)[1]].tolist() == [3, 4]
+
+
+def test_reduce_scatter_is_its_definition(impl, rng):
+    for n in range(1, 8):
+        for shape in SHAPES:
+            for dtype in (np.float64, np.float32) if shape != (12,) else (np.float64, np.float32, np.float16):
+                arrays = [rng.normal(size=shape).astype(dtype) for _ in range(n)]
+                kept = [each.copy() for each in arrays]
+                ring = Ring(n)
+                got = impl.reduce_scatter(arrays, ring)
+                assert len(got) == n
+                wide = np.array([each.astype(np.float64).reshape(-1) for each in arrays])
+                for (start, stop), part in zip(slow_shards(wide.shape[1], n), got, strict=True):
+                    sizes = np.abs(wide).sum(axis=0)[start:stop]
+                    close(part, wide.sum(axis=0)[start:stop], n, sizes, dtype)
+                assert all(np.array_equal(a, b) for a, b in zip(arrays, kept, strict=True))
+                size, item = wide.shape[1], np.dtype(dtype).itemsize
+                own = [stop - start for start, stop in slow_shards(size, n)]
+                assert ring.sent_bytes == ([item * (size - each) for each in own] if n > 1 else [0])
+                if size >= n:
+                    ring.require_quiet(n - 1)
+
+
+def test_results_are_new(impl, rng):
+    for n in (1, 2, 3):
+        for function, shape in (
+            (impl.reduce_scatter, (2, 3)),
+            (impl.all_gather, (4,)),
+            (impl.all_reduce, (2, 3)),
+        ):
+            arrays = [rng.normal(size=shape) for _ in range(n)]
+            got = function(arrays, Ring(n))
+            everything = [*arrays, *got, *function(arrays, Ring(n))]
+            for i, a in enumerate(everything[n:], n):
+                assert not any(np.shares_memory(a, b) for b in everything[:i])
+                a += 1  # writable
+
+
+def test_any_layout_of_memory(impl, rng):
+    for lay_out in battery.LAYOUTS.values():
+        arrays = [lay_out(rng.normal(size=(4, 5))) for _ in range(3)]
+        total = sum(arrays)
+        got = impl.reduce_scatter(arrays, Ring(3))
+        np.testing.assert_allclose(np.concatenate(got), total.reshape(-1), atol=1e-14)
+        for each in impl.all_reduce(arrays, Ring(3)):
+            np.testing.assert_allclose(each, total, atol=1e-14)
+        parts = [lay_out(rng.normal(size=6)) for _ in range(3)]
+        for each in impl.all_gather(parts, Ring(3)):
+            assert np.array_equal(each, np.concatenate(parts))
+
+
+def test_all_gather_is_its_definition(impl, rng):
+    for lengths in ([3], [2, 2], [4, 1, 2], [0, 5, 0, 1], [1] * 6, [7, 0, 130, 2, 33], [0, 0, 0]):
+        n = len(lengths)
+        for dtype in (np.float64, np.float32, np.int64):
+            parts = [rng.normal(size=length).astype(dtype) for length in lengths]
+            kept = [each.copy() for each in parts]
+            ring = Ring(n)
+            got = impl.all_gather(parts, ring)
+            assert len(got) == n
+            for each in got:
+                assert each.dtype == dtype
+                assert np.array_equal(each, np.concatenate(parts))
+            assert all(np.array_equal(a, b) for a, b in zip(parts, kept, strict=True))
+            total, item = sum(lengths), np.dtype(dtype).itemsize
+            expected = [item * (total - lengths[(rank + 1) % n]) for rank in range(n)]
+            assert ring.sent_bytes == (expected if n > 1 else [0])
+            ring.require_quiet(n - 1)
+
+
+def test_all_reduce_is_its_definition(impl, rng):
+    for n in range(1, 8):
+        for shape in SHAPES:
+            for dtype in (np.float32, np.float64):
+                arrays = [rng.normal(size=shape).astype(dtype) for _ in range(n)]
+                kept = [each.copy() for each in arrays]
+                ring = Ring(n)
+                got = impl.all_reduce(arrays, ring)
+                wide = np.array([each.astype(np.float64) for each in arrays])
+                for each in got:
+                    close(each, wide.sum(axis=0), n, np.abs(wide).sum(axis=0), dtype)
+                    assert each.tobytes() == got[0].tobytes()  # equal to the last bit
+                assert all(np.array_equal(a, b) for a, b in zip(arrays, kept, strict=True))
+                size = int(np.prod(shape))
+                own = [stop - start for start, stop in slow_shards(size, n)]
+                item = np.dtype(dtype).itemsize
+                expected = [item * (2 * size - own[rank] - own[(rank + 1) % n]) for rank in range(n)]
+                assert ring.sent_bytes == (expected if n > 1 else [0])
+                if size >= n:
+                    ring.require_quiet(2 * (n - 1))
+
+
+def test_a_worker_sends_less_than_two_arrays(impl, rng):
+    """2 (N - 1) / N times its bytes, up to the rounding of slices."""
+    for n in (2, 5, 24):
+        network = impl.Network(n)
+        impl.all_reduce([np.ones(1000, np.float32)] * n, network)
+        for sent in network.sent_bytes:
+            assert abs(sent - 4000 * 2 * (n - 1) / n) <= 8
+
+
+def test_a_second_call_and_another_order_of_calls(impl, rng):
+    """One network serves many calls, and remembers nothing of them but the bytes."""
+    network = impl.Network(3)
+    arrays = [rng.normal(size=7) for _ in range(3)]
+    first = impl.all_reduce(arrays, network)
+    sent = list(network.sent_bytes)
+    impl.all_gather([np.ones(2)] * 3, network)
+    impl.reduce_scatter([np.ones((5, 2))] * 3, network)
+    before = list(network.sent_bytes)
+    again = impl.all_reduce(arrays, network)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
+    assert [b - a for a, b in zip(before, network.sent_bytes, strict=True)] == sent
+
+
+def test_what_collectives_refuse(impl):
+    for function in (impl.reduce_scatter, impl.all_reduce):
+        for arrays in (
+            [np.ones(3)],
+            [np.ones(3)] * 3,
+            [],
+            [np.ones(3), np.ones(4)],
+            [np.ones((2, 3)), np.ones((3, 2))],
+            [np.ones(6), np.ones((2, 3))],
+            [np.ones(3), np.ones(1)],
+            [np.ones(3), np.ones(3, np.float32)],
+        ):
+            ring = Ring(2)
+            with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+                function(arrays, ring)
+            assert ring.sent_bytes == [0, 0]
+    for parts in ([np.ones(3)], [np.ones(3)] * 3, []):
+        ring = Ring(2)
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            impl.all_gather(parts, ring)
+        assert ring.sent_bytes == [0, 0]
+
+
+SHAPES_OF_PARAMETERS = [(2, 3), (4,), (), (1, 2, 2)]
+
+
+def replicas_of(rng, n, dtype=np.float64, shapes=SHAPES_OF_PARAMETERS, has_gradients=True):
+    """Copies of the same weights, with a gradient of each worker's own."""
+    weights = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+    replicas = [[Parameter(each) for each in weights] for _ in range(n)]
+    for parameter in (each for replica in replicas for each in replica):
+        if has_gradients:
+            parameter.grad = rng.normal(size=parameter.shape).astype(dtype)
+    return replicas
+
+
+def weighted_means(replicas, counts):
+    gradients = zip(
+        *([each.grad.astype(np.float64) for each in replica] for replica in replicas), strict=True
+    )
+    pairs = [[(g, n) for g, n in zip(each, counts, strict=True) if n] for each in gradients]
+    return [sum(g * n for g, n in each) / sum(counts) for each in pairs]
+
+
+def test_gradients_are_weighted_by_examples(impl, rng):
+    for counts in ([5], [1, 1], [1, 3], [2, 0, 7], [10, 1, 1, 1], [0, 0, 4], [1000, 1], [3, 3, 3, 3, 3]):
+        for dtype, tolerance in ((np.float64, 1e-13), (np.float32, 1e-5)):
+            replicas = replicas_of(rng, len(counts), dtype)
+            weights = [[each.data.copy() for each in replica] for replica in replicas]
+            expected = weighted_means(replicas, counts)
+            ring = Ring(len(counts))
+            assert impl.average_gradients(replicas, counts, ring) is None
+            for replica, kept in zip(replicas, weights, strict=True):
+                for parameter, mean, weight, first in zip(replica, expected, kept, replicas[0], strict=True):
+                    assert isinstance(parameter.grad, np.ndarray)
+                    assert parameter.grad.dtype == dtype
+                    assert parameter.grad.shape == parameter.shape
+                    assert np.abs(parameter.grad - mean).max() < tolerance
+                    assert parameter.grad.tobytes() == first.grad.tobytes()
+                    assert np.array_equal(parameter.data, weight)
+            ring.require_quiet(2 * (len(counts) - 1))
+            own = [stop - start for start, stop in slow_shards(15, len(counts))]
+            item = np.dtype(dtype).itemsize
+            if len(counts) > 1:
+                assert ring.sent_bytes == [
+                    item * (30 - own[rank] - own[(rank + 1) % len(counts)]) for rank in range(len(counts))
+                ]
+
+
+def test_gradients_of_replicas_share_no_memory(impl, rng):
+    for n in (1, 3):
+        replicas = replicas_of(rng, n)
+        impl.average_gradients(replicas, [2] * n, Ring(n))
+        gradients = [each.grad for replica in replicas for each in replica]
+        for i, a in enumerate(gradients):
+            assert not any(np.shares_memory(a, b) for b in gradients[:i])
+            a += 1  # writable
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_worker_without_examples_has_no_say(impl, rng, value):
+    replicas = replicas_of(rng, 3)
+    for parameter in replicas[1]:
+        parameter.grad[...] = value  # a mean over nothing
+    expected = weighted_means(replicas, [2, 0, 3])
+    impl.average_gradients(replicas, [2, 0, 3], Ring(3))
+    for replica in replicas:
+        for parameter, mean in zip(replica, expected, strict=True):
+            assert np.abs(parameter.grad - mean).max() < 1e-13
+
+
+def test_what_averaging_refuses(impl, rng):
+    def changed(without=(), counts=(1, 2, 3)):
+        replicas, ring = replicas_of(rng, 3), Ring(3)
+        for rank, place in without:
+            replicas[rank][place].grad = None
+        kept = [[None if each.grad is None else each.grad.copy() for each in replica] for replica in replicas]
+        weights = [[each.data.copy() for each in replica] for replica in replicas]
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            impl.average_gradients(replicas, counts, ring)
+        sharded = impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.1, momentum=0.9), ring)
+        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
+            sharded.step(counts)
+        assert ring.sent_bytes == [0, 0, 0]
+        for replica, gradients, data in zip(replicas, kept, weights, strict=True):
+            for parameter, gradient, weight in zip(replica, gradients, data, strict=True):
+                assert (parameter.grad is None) == (gradient is None)
+                assert gradient is None or np.array_equal(parameter.grad, gradient)
+                assert np.array_equal(parameter.data, weight)
+        states = [each for optimizer in sharded.optimizers for each in optimizer.state_dict().values()]
+        assert all((each == 0).all() for each in states)
+
+    changed(without=[(0, 0)])
+    changed(without=[(2, 3)])
+    changed(without=[(0, 1), (1, 1), (2, 1)])
+    changed(counts=(0, 0, 0))
+
+
+def losses_of(model, batch):
+    x, y = batch
+    return cross_entropy(model(Tensor(x)), y, reduction="sum"), int((y >= 0).sum())
+
+
+def test_n_workers_are_one_worker_with_the_joined_batch(impl, rng):
+    """Parts of different sizes, with targets that do not count: the gradient is that of all together."""
+    for sizes in ([8], [4, 4], [1, 9, 3], [2, 2, 2, 2], [30, 1, 1, 1, 1]):
+        x, y = rng.normal(size=(sum(sizes), 4)), rng.integers(3, size=sum(sizes))
+        y[::4] = -100
+        y[1] = 2
+        models = [MLP([4, 5, 3], np.random.default_rng(7)) for _ in range(len(sizes) + 1)]
+        accumulate(models[0], losses_of, [(x, y)])
+        ends = np.cumsum(sizes)
+        counts = []
+        for model, end, size in zip(models[1:], ends, sizes, strict=True):
+            part = (x[end - size : end], y[end - size : end])
+            counts.append(int((part[1] >= 0).sum()))
+            if counts[-1]:
+                accumulate(model, losses_of, [part])
+            else:
+                for parameter in model.parameters():
+                    parameter.grad = np.full(parameter.shape, np.nan)
+        replicas = [list(model.parameters()) for model in models[1:]]
+        impl.average_gradients(replicas, counts, impl.Network(len(sizes)))
+        for replica in replicas:
+            for got, expected in zip(replica, models[0].parameters(), strict=True):
+                np.testing.assert_allclose(got.grad, expected.grad, atol=1e-13)
+
+
+def adamw(parameters):
+    return AdamW(parameters, 0.05, weight_decay=0.1)
+
+
+def momentum(parameters):
+    return SGD(parameters, 0.1, momentum=0.9, weight_decay=0.01)
+
+
+@pytest.mark.parametrize("make_optimizer", [adamw, momentum])
+def test_a_sharded_optimizer_does_what_a_whole_one_does(impl, rng, make_optimizer):
+    for counts in ([3], [1, 4], [2, 0, 5], [1] * 4, [2] * 20):
+        n = len(counts)
+        for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 2e-5)):
+            replicas = replicas_of(rng, n, dtype)
+            whole = [Parameter(each.data) for each in replicas[0]]
+            optimizer, ring = make_optimizer(whole), Ring(n)
+            sharded = impl.ShardedOptimizer(replicas, make_optimizer, ring)
+            assert ring.sent_bytes == [0] * n
+            arrays = [[each.data for each in replica] for replica in replicas]
+            for step in range(4):
+                for parameter in (each for replica in replicas for each in replica):
+                    parameter.grad = rng.normal(size=parameter.shape).astype(dtype)
+                gradients = [[each.grad.copy() for each in replica] for replica in replicas]
+                means = weighted_means(replicas, counts)
+                for parameter, mean in zip(whole, means, strict=True):
+                    parameter.grad = np.asarray(mean, dtype)
+                optimizer.step()
+                assert sharded.step(counts) is None
+                for replica, own, before in zip(replicas, arrays, gradients, strict=True):
+                    for got, expected, array, gradient in zip(replica, whole, own, before, strict=True):
+                        assert got.data is array
+                        assert got.dtype == dtype
+                        assert np.abs(got.data - expected.data).max() < tolerance
+                        assert np.array_equal(got.grad, gradient)
+                if n <= 15:
+                    ring.require_quiet(2 * (n - 1) * (step + 1))
+            for replica in replicas:
+                assert all(
+                    a.data.tobytes() == b.data.tobytes() for a, b in zip(replica, replicas[0], strict=True)
+                )
+
+
+def test_each_worker_keeps_the_state_of_its_slice(impl, rng):
+    for n in (1, 2, 4, 20):
+        replicas, made = replicas_of(rng, n), []
+
+        def make(parameters, made=made):
+            made.append(list(parameters))
+            return AdamW(parameters, 0.05)
+
+        flat = np.concatenate([each.data.reshape(-1) for each in replicas[0]])
+        sharded = impl.ShardedOptimizer(replicas, make, Ring(n))
+        assert len(sharded.optimizers) == n
+        assert [len(parameters) for parameters in made] == [1] * n
+        for optimizer, (parameter,), (start, stop) in zip(
+            sharded.optimizers, made, slow_shards(15, n), strict=True
+        ):
+            assert isinstance(parameter, Parameter)
+            assert np.array_equal(parameter.data, flat[start:stop])
+            assert optimizer.groups[0]["parameters"][0] is parameter
+        sharded.step([1] * n)
+        flat = np.concatenate([each.data.reshape(-1) for each in replicas[0]])
+        for optimizer, (parameter,), (start, stop) in zip(
+            sharded.optimizers, made, slow_shards(15, n), strict=True
+        ):
+            assert optimizer.state_dict()["0.mean"].size == stop - start
+            assert np.array_equal(parameter.data, flat[start:stop])
+
+
+def test_the_rate_may_be_changed_between_steps(impl, rng):
+    replicas = replicas_of(rng, 2)
+    whole = [Parameter(each.data) for each in replicas[0]]
+    optimizer, sharded = (
+        SGD(whole, 0.1),
+        impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.1), Ring(2)),
+    )
+    for rate in (0.1, 0.4, 0.0):
+        for parameter, mean in zip(whole, weighted_means(replicas, [1, 3]), strict=True):
+            parameter.grad = np.asarray(mean)
+        for each in (optimizer, *sharded.optimizers):
+            each.groups[0]["lr"] = rate
+        optimizer.step()
+        sharded.step([1, 3])
+        for got, expected in zip(replicas[1], whole, strict=True):
+            assert np.abs(got.data - expected.data).max() < 1e-13
+
+
+def test_two_sharded_optimizers_share_nothing(impl, rng):
+    replicas, others = replicas_of(rng, 2), replicas_of(rng, 2)
+    first = impl.ShardedOptimizer(replicas, adamw, Ring(2))
+    second = impl.ShardedOptimizer(others, adamw, Ring(2))
+    before = [each.data.copy() for each in others[0]]
+    first.step([1, 1])
+    assert all(np.array_equal(a.data, b) for a, b in zip(others[0], before, strict=True))
+    assert int(second.optimizers[0].state_dict()["0.n_steps"]) == 0
