@@ -180,20 +180,32 @@ MISTAKES = {
     "erf turns float32 into float64": [
         ("np.copysign(value, x).astype(x.dtype)", "np.copysign(value, x) * np.ones(1)[0]")
     ],
-    "gelu is the form with tanh": [
-        (
-            f"below = {_ERF}",
-            "below = (1 + np.tanh(math.sqrt(2 / math.pi) * (np.clip(x.data, -10, 10) + 0.044715 * "
-            "np.clip(x.data, -10, 10)**3))) / 2",
-        )
-    ],
+    "gelu is the form with tanh": {
+        "gelu": lambda x: _curve(lambda a: a * (1 + np.tanh(_u(a))) / 2, _tanh_slope)(x)
+    },
     "gelu is x * sigmoid(1.702 x)": {
         "gelu": _curve(
             lambda a: a * _s(1.702 * a), lambda a: _s(1.702 * a) * (1 + 1.702 * a * (1 - _s(1.702 * a)))
         )
     },
-    "gelu takes erf(x) instead of erf(x / sqrt(2))": [(_ERF, "(1 + erf(x.data)) / 2")],
-    "gelu forgets to halve 1 + erf": [(_ERF, "1 + erf(x.data / math.sqrt(2))")],
+    "gelu takes erf(x) instead of erf(x / sqrt(2))": {
+        "gelu": _curve(
+            lambda a: a * (1 + _erf(a)) / 2,
+            lambda a: (
+                (1 + _erf(a)) / 2
+                + np.clip(a, -40, 40) * np.exp(-(np.clip(a, -40, 40) ** 2)) / math.sqrt(math.pi)
+            ),
+        )
+    },
+    "gelu takes erf(x) instead of erf(x / sqrt(2)), but the slope's density for variance 1": [
+        (_ERF, "(1 + erf(x.data)) / 2")
+    ],
+    "gelu forgets to halve 1 + erf": {
+        "gelu": _curve(lambda a: 2 * a * _below(a), lambda a: 2 * _gelu_slope(a))
+    },
+    "gelu forgets to halve 1 + erf, but has the density right in the slope": [
+        (_ERF, "1 + erf(x.data / math.sqrt(2))")
+    ],
     "gelu has the slope of a gate that does not move": [
         (" + near * np.exp(-near * near / 2) / math.sqrt(2 * math.pi))", ")")
     ],
@@ -349,8 +361,7 @@ EQUIVALENTS = {
         "gelu": _looping(
             lambda x: x * (math.erfc(-x / math.sqrt(2)) / 2),
             lambda x: (
-                math.erfc(-x / math.sqrt(2)) / 2
-                + x * math.exp(-min(x * x, 1e4) / 2) / math.sqrt(2 * math.pi)
+                math.erfc(-x / math.sqrt(2)) / 2 + x * math.exp(-min(x * x, 1e4) / 2) / math.sqrt(2 * math.pi)
             ),
         )
     },
@@ -403,7 +414,7 @@ HARMLESS = {
 
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
-    x = np.array([-2.6, -1.3, -0.4, 0.0, 0.7, 1.9, 7.5])
+    x = np.array([-2.6, -1.3, -0.4, 0.2, 0.7, 1.9, 7.5])
     g = np.array([1.0, -2.0, 0.5, 3.0, -1.5, 2.5, -0.7])
 
     def value(name, x=x):
@@ -419,6 +430,10 @@ def probes(rng):
             return leaf.grad
 
         return probe
+
+    def far(name, x):
+        # Rounded: whether a slope is 0 or 1e-156 says nothing.
+        return lambda impl: np.round(slope(name, x, np.ones(2))(impl), 6) + 0.0
 
     def dtype(name):
         return lambda impl: str(getattr(impl, name)(Tensor(x.astype(np.float32))).dtype)
@@ -441,10 +456,11 @@ def probes(rng):
     for name in ("sigmoid", "relu", "gelu", "gelu_tanh", "silu"):
         found[f"{name}: values"] = value(name)
         found[f"{name}: slopes"] = slope(name)
-        found[f"{name}: slopes far to the left"] = slope(name, [-1e4, -1e140])
-        found[f"{name}: slopes far to the right"] = slope(name, [1e4, 1e140])
+        found[f"{name}: slopes far to the left"] = far(name, [-1e4, -1e140])
+        found[f"{name}: slopes far to the right"] = far(name, [1e4, 1e140])
         found[f"{name}: dtype"] = dtype(name)
     return found | {
+        "relu: slope at 0": slope("relu", [0.0, -0.0], np.ones(2)),
         "sigmoid: logarithm far to the left": lambda impl: np.log(impl.sigmoid(Tensor([-40.0, -100.0])).data),
         "gelu_tanh: slopes in float16": in_float16,
         "relu: the input afterwards": kept,

@@ -159,6 +159,13 @@ def _perplexity(logits, targets, ignore_index=-100, reduction="mean"):
     return _right(logits, targets, ignore_index, reduction).exp()
 
 
+def _scaled(factor):
+    def cross_entropy(logits, targets, ignore_index=-100, reduction="mean"):
+        return _right(logits, targets, ignore_index, reduction) * factor
+
+    return cross_entropy
+
+
 def _classes_behind_the_batch(logits, targets, ignore_index=-100, reduction="mean"):
     """Classes along the second axis, as PyTorch has them for images."""
     if logits.ndim > 2:
@@ -171,19 +178,26 @@ def _modulo_classes(logits, targets, ignore_index=-100, reduction="mean"):
     """Negative numbers count from the end, as indices do."""
     targets = np.asarray(targets)
     n = logits.shape[-1] if logits.ndim else 1
-    is_index = (targets != ignore_index) & (targets < 0) & (targets >= -n)
+    is_index = (targets != ignore_index) & (targets < 0) & (targets >= -n) & (targets.dtype.kind == "i")
+    if not is_index.any():
+        return _right(logits, targets, ignore_index, reduction)
     return _right(logits, np.where(is_index, targets + n, targets), ignore_index, reduction)
 
 
 def _clipped_targets(logits, targets, ignore_index=-100, reduction="mean"):
     targets = np.asarray(targets)
     n = logits.shape[-1] if logits.ndim else 1
-    return _right(logits, np.where(targets >= n, n - 1, targets), ignore_index, reduction)
+    if targets.dtype.kind not in "iu" or n == 0:
+        return _right(logits, targets, ignore_index, reduction)
+    is_beyond = (targets >= n) & (targets != ignore_index)
+    return _right(logits, np.where(is_beyond, n - 1, targets), ignore_index, reduction)
 
 
 def _every_negative_is_ignored(logits, targets, ignore_index=-100, reduction="mean"):
     targets = np.asarray(targets)
     is_negative = (targets != ignore_index) & (targets < 0)
+    if targets.dtype.kind != "i":
+        return _right(logits, targets, ignore_index, reduction)
     return _right(logits, np.where(is_negative, ignore_index, targets), ignore_index, reduction)
 
 
@@ -256,13 +270,8 @@ MISTAKES = {
             lambda rows, chosen, counts: _right_losses(np.exp(log_softmax(rows)), chosen, counts),
         )
     },
-    "counts in bits instead of nats": [
-        ("return record(np.asarray(value, x.dtype)", "return record(np.asarray(value / np.log(2), x.dtype)")
-    ],
-    "returns the log-likelihood, with the sign of something to be raised": [
-        ("log_sum - np.take_along_axis(z", "np.take_along_axis(z"),
-        ("axis=-1))[..., 0] * counts", "axis=-1) - log_sum)[..., 0] * counts"),
-    ],
+    "counts in bits instead of nats": {"cross_entropy": _scaled(1 / math.log(2))},
+    "returns the log-likelihood, with the sign of something to be raised": {"cross_entropy": _scaled(-1.0)},
     "returns the perplexity, the exponential of the loss": {"cross_entropy": _perplexity},
     "smooths the targets by a tenth": {
         "cross_entropy": _one_operation(

@@ -598,7 +598,7 @@ def probes(rng):
         "gain of a tenth": gain(lambda x: x * 0.1),
         "gain of the square plus 1": gain(lambda x: x * x + 1),
         "gain of tanh": gain(Tensor.tanh),
-        "gain of a constant": gain(lambda x: x * 0 + 2),
+        "gain of x + 2": gain(lambda x: x + 2),
         "an input of width 1": call(1),
         "an input of width 4": call(4),
         "three axes": lambda impl: str(layer(impl)(Tensor(np.ones((2, 1, 3)))).shape),
