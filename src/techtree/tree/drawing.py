@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from html import escape
 
 from techtree.tree.graph import Tree
+from techtree.tree.layout import BOX_HEIGHT, BOX_WIDTH, layout
 from techtree.tree.technology import Technology
 
 SIGNS = {"unlocked": "●", "stale": "◐", "open": "○", "locked": "·", "planned": "·"}
@@ -82,9 +83,6 @@ def page(tree: Tree, tech: Technology, states: Mapping[str, str]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-COLUMN, ROW, BOX_WIDTH, BOX_HEIGHT, TOP = 142, 30, 128, 21, 46
-"""Sizes of the picture in pixels: the pitch of eras and of rows, a box, and the space for the titles."""
-
 PAINT = {
     "unlocked": ("#1a7f37", "#ffffff", "#1a7f37"),
     "stale": ("#bf8700", "#ffffff", "#bf8700"),
@@ -96,60 +94,30 @@ PAINT = {
 
 
 def picture(tree: Tree, states: Mapping[str, str]) -> str:
-    """Return the tree as an SVG: a column for each era, prerequisites above what stands on them."""
-    places, height = _places(tree)
-    width = COLUMN * len(tree.eras)
+    """Return the tree as an SVG: eras as bands, and prerequisites above what stands on them."""
+    placed = layout(tree)
+    titles = {era.id: era.title for era in tree.eras}
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
-        f' height="{height}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {placed.width} {placed.height}"'
+        f' width="{placed.width}" height="{placed.height}"'
         ' font-family="ui-monospace, Menlo, Consolas, monospace" font-size="11">',
         f"<title>The tree: {len(tree.technologies)} technologies</title>",
-        f'<rect width="{width}" height="{height}" rx="8" fill="#f6f8fa"/>',
+        f'<rect width="{placed.width}" height="{placed.height}" rx="8" fill="#f6f8fa"/>',
     ]
-    for column, era in enumerate(tree.eras):
-        x = column * COLUMN
-        if column % 2:
-            parts.append(f'<rect x="{x}" width="{COLUMN}" height="{height}" fill="#eef1f4"/>')
-        title = f'<text x="{x + COLUMN // 2}" y="27" text-anchor="middle" font-weight="bold" fill="#1f2328">'
-        parts.append(f"{title}{escape(era.title)}</text>")
-    parts += [
-        _edge(places[n.tech], places[t.id]) for t in tree.technologies for n in t.requires if n.tech in places
-    ]
-    parts += [_box(tech, states[tech.id], *places[tech.id]) for tech in tree.technologies]
+    for number, (era, top, bottom) in enumerate(placed.bands):
+        if number % 2:
+            band = f'<rect y="{top}" width="{placed.width}" height="{bottom - top}" fill="#eaeef2"/>'
+            parts.append(band)
+        parts.append(
+            f'<text x="12" y="{top + 19}" font-weight="bold" fill="#1f2328">{escape(titles[era])}</text>'
+        )
+    drawn = dict.fromkeys(
+        (points[n], points[n + 1]) for _, points in placed.lines for n in range(len(points) - 1)
+    )
+    steps = "".join(f"M{x0} {y0}L{x1} {y1}" for (x0, y0), (x1, y1) in drawn)
+    parts.append(f'<path d="{steps}" fill="none" stroke="#8c959f"/>')
+    parts += [_box(tech, states[tech.id], *placed.boxes[tech.id]) for tech in tree.technologies]
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _places(tree: Tree) -> tuple[dict[str, tuple[int, int]], int]:
-    """Return where each box's upper left corner lies, and the height of the whole.
-
-    A technology's depth is the longest way to it; each depth takes as many rows as its fullest era needs.
-    """
-    depth: dict[str, int] = {}
-    for tech in tree.technologies:
-        depth[tech.id] = max((depth[n.tech] + 1 for n in tech.requires if n.tech in depth), default=0)
-    places, y = {}, TOP
-    for level in range(max(depth.values()) + 1):
-        stacks = [
-            [t for t in tree.technologies if t.era == era.id and depth[t.id] == level] for era in tree.eras
-        ]
-        for column, stack in enumerate(stacks):
-            for row, tech in enumerate(stack):
-                places[tech.id] = (column * COLUMN + (COLUMN - BOX_WIDTH) // 2, y + row * ROW)
-        y += ROW * max(len(stack) for stack in stacks) + 8
-    return places, y + 8
-
-
-def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """Draw from box to box; within a column along its left side, so that no box hides the line."""
-    (x0, y0), (x1, y1) = start, end
-    if x0 == x1 and y1 - y0 > ROW + 8:
-        y0, y1 = y0 + BOX_HEIGHT // 2, y1 + BOX_HEIGHT // 2
-        curve = f"M{x0} {y0}C{x0 - 9} {y0 + 12} {x0 - 9} {y1 - 12} {x1} {y1}"
-    else:
-        x0, y0, x1 = x0 + BOX_WIDTH // 2, y0 + BOX_HEIGHT, x1 + BOX_WIDTH // 2
-        bend = max(6, (y1 - y0) // 2)
-        curve = f"M{x0} {y0}C{x0} {y0 + bend} {x1} {y1 - bend} {x1} {y1}"
-    return f'<path d="{curve}" fill="none" stroke="#afb8c1"/>'
 
 
 def _box(tech: Technology, state: str, x: int, y: int) -> str:
@@ -158,6 +126,6 @@ def _box(tech: Technology, state: str, x: int, y: int) -> str:
         f"<g><title>{escape(tech.id)} ({state}): {escape(tech.summary)}</title>"
         f'<rect x="{x}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4"'
         f' fill="{fill}" stroke="{border}"/>'
-        f'<text x="{x + BOX_WIDTH // 2}" y="{y + 14}" text-anchor="middle" fill="{ink}">'
+        f'<text x="{x + BOX_WIDTH // 2}" y="{y + 16}" text-anchor="middle" fill="{ink}">'
         f"{escape(tech.id)}</text></g>"
     )
