@@ -1,5 +1,7 @@
 """What `pretokenize` opens, behind the exercise's names; the table of bytes comes from `tokenizers`."""
 
+import functools
+
 import regex
 from tokenizers import pre_tokenizers
 
@@ -18,6 +20,11 @@ def split(text):
 
 
 def bytes_to_unicode():
+    return dict(_table())
+
+
+@functools.cache
+def _table():
     table = {}
     for code in range(0x800):  # the library maps texts; characters below U+0800 have all the bytes below 0xE0
         table |= _spelling(chr(code))
@@ -34,12 +41,12 @@ def _spelling(character):
 
 
 def visible(data):
-    table = bytes_to_unicode()
+    table = _table()
     return "".join(table[byte] for byte in data)
 
 
 def from_visible(text):
     if not set(text) <= _ALPHABET:
         raise ValueError("every character must stand for a byte")
-    table = {character: byte for byte, character in bytes_to_unicode().items()}
+    table = {character: byte for byte, character in _table().items()}
     return bytes(table[character] for character in text)

@@ -29,19 +29,20 @@ def split(text: str) -> list[str]:
     Parameters
     ----------
     text
-        Any text. It is not normalized, and nothing is dropped.
+        Any text, also with halves of surrogate pairs, which are no letter, number or whitespace. It is not
+        normalized, and nothing is dropped.
 
     Returns
     -------
     list[str]
-        Pieces, none of them empty, which joined give the text. No pieces for an empty text. The time is
-        proportional to the length, for every text.
+        A new list of pieces, none of them empty, which joined give the text. No pieces for an empty text. The
+        time is proportional to the length, for every text.
 
     Notes
     -----
     At each position the first rule that matches gives the next piece, as long as it can be:
 
-    1. ``'`` and one of s, t, re, ve, m, ll, d, in small or capital letters (the old long s, U+017F, is an s);
+    1. ``'`` and one of s, t, re, ve, m, ll, d, small or capital letters (the old long s, U+017F, is an s);
     2. letters, and before them at most one character that is no letter, no number, no CR and no LF;
     3. one number;
     4. characters that are no whitespace, letter or number, before them at most one space (U+0020), after them

@@ -4,10 +4,76 @@ The stored splits came from `regex.findall(EXPRESSION, text)`, regex 2026.11.15,
 the lesson.
 """
 
+import functools
 import itertools
+import string
 import unicodedata
 
 import pytest
+
+from techtree.techs import battery
+
+
+def cases(*texts: str, label: str = "") -> list[battery.Case]:
+    """One case for each text, the shortest first."""
+    return [battery.Case(label, (text,)) for text in sorted(texts, key=len)]
+
+
+PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+TABLE = {byte: chr(byte) for byte in PRINTABLE} | {
+    byte: chr(256 + n) for n, byte in enumerate(sorted({*range(256)} - {*PRINTABLE}))
+}
+BACK = {character: byte for byte, character in TABLE.items()}
+
+
+def spelled(data: bytes) -> str:
+    return "".join(TABLE[byte] for byte in data)
+
+
+def test_the_table_of_bytes(impl):
+    # The others, in order: 0 to 32 are the first 33, 127 the 34th, 128 to 160 follow, 173 is the 68th.
+    by_hand = {0: 0x100, 10: 0x10A, 32: 0x120, 127: 0x121, 128: 0x122, 160: 0x142, 173: 0x143, 255: 255}
+    assert {byte: ord(TABLE[byte]) for byte in by_hand} == by_hand
+    # The order of the keys counts, and the sweep empties the first dictionary before it asks for another.
+    battery.sweep_plain(impl.bytes_to_unicode, lambda: dict(TABLE), [battery.Case("no argument", ())])
+    impl.bytes_to_unicode().update(dict.fromkeys(range(256), "?"))
+    assert impl.visible(b" a") == "Ġa"
+    assert impl.from_visible("Ġa") == b" a"
+
+
+def all_bytes(rng) -> list[bytes]:
+    """Every byte, hostile texts, and more of several lengths. Few: some make the table anew for each byte."""
+    found = [bytes([byte, byte]) for byte in range(256)] + [b"", b"a", b"\r\n", b"\xef\xbb\xbfa"]
+    found += battery.HOSTILE_BYTES.values()
+    found += [text.encode()[:40] for text in battery.HOSTILE_TEXTS.values()]
+    found += [rng.bytes(n) for n in (1, 2, 3, 4, 5, 33, 130, 257, 1100)]
+    found += [b"x" * 70 + middle + b"y" * 70 for middle in (b"a", b"b", b"\xff")]
+    return sorted(found, key=len)
+
+
+def test_visible(impl, rng):
+    assert impl.visible(" naïve\n".encode()) == "ĠnaÃ¯veĊ"
+    assert impl.visible("é".encode()[:1]) == "Ã"  # half a character is fine: these are bytes
+    battery.sweep_plain(impl.visible, spelled, [battery.Case("", (data,)) for data in all_bytes(rng)])
+
+
+def test_from_visible(impl, rng):
+    assert impl.from_visible("Ġdef") == b" def"
+    texts = cases(*map(spelled, all_bytes(rng)))
+    battery.sweep_plain(impl.from_visible, lambda text: bytes(BACK[character] for character in text), texts)
+
+
+def test_from_visible_refuses_what_stands_for_no_byte(impl):
+    """Also what normalization, small letters or a remainder would make a byte of; alone and in any place."""
+    codes = [*range(0x300), *range(0x2100, 0x2150), *range(0xFB00, 0xFB07), *range(0xFF00, 0xFF60)]
+    codes += [*range(0x1000, 0x110000, 0x1FFF), 0xD800, 0xDFFF, 0xFEFF, 0xFFFF, 0x10FFFF]
+    strangers = [character for character in map(chr, codes) if character not in BACK]
+    anywhere = ("{}a", "a{}", "a{}b", "Ġ" * 130 + "{}", "{}" + "a" * 130)
+    texts = [form.format(stranger) for form in anywhere for stranger in " \n\0\xa0\xad\u0144東"]
+    for text in [*strangers, *texts]:
+        with pytest.raises(ValueError):  # noqa: PT011, the message is the writer's
+            impl.from_visible(text)
+
 
 WHITESPACE = set("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
     chr(code) for code in range(0x2000, 0x200B)
@@ -73,6 +139,7 @@ def spaces(text, at):
 RULES = (contraction, word, number, signs, lines, all_but_the_last_space, spaces)
 
 
+@functools.cache  # the same texts are asked of every version
 def slow_split(text):
     pieces, at = [], 0
     while at < len(text):
@@ -128,151 +195,158 @@ STORED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", STORED)
-def test_stored_splits(impl, text):
-    assert slow_split(text) == STORED[text]
-    assert impl.split(text) == STORED[text]
+def check(impl, *texts: str) -> None:
+    """Compare at once; where that is wrong the sweep draws it."""
+    for text in texts:
+        if impl.split(text) != slow_split(text):
+            battery.sweep_plain(impl.split, slow_split, cases(text))
+            raise battery.MismatchError(f"the first call was wrong: {battery.drawn(text)}")
+
+
+def test_stored_splits(impl):
+    assert {text: slow_split(text) for text in STORED} == STORED
+    battery.sweep_plain(impl.split, STORED.get, cases(*STORED))
+
+
+def test_hostile_texts(impl, rng):
+    """Each alone, and two after one another, so that the end of one meets the start of the other."""
+    hostile = battery.HOSTILE_TEXTS | battery.LONE_SURROGATES | {"two halves in order": "a\ud83d\ude00b"}
+    by_length = sorted(hostile.items(), key=lambda item: len(item[1]))
+    battery.sweep_plain(impl.split, slow_split, [battery.Case(label, (text,)) for label, text in by_length])
+    every = list(hostile.values())
+    for first in (
+        "a\0",
+        "\r\n",
+        "\ufeff",
+        " ",
+        "\t",
+        "'",
+        *(every[i] for i in rng.integers(len(every), size=5)),
+    ):
+        check(impl, *(first + text for text in every))
+
+
+def test_the_time_is_proportional_to_the_length(impl):
+    """CPU time: eight times the text takes about 8 times as long, and 64 where it grows with the square."""
+    for unit, k in (("東1", 6), (" ", 12), ("\t\n", 12), ("a ", 12), ("!", 12), ("' ", 12), ("東1", 20)):
+
+        def text(k: int, unit=unit) -> str:
+            return unit * k**3 + "\t1"  # from k to 2k: eight times as long
+
+        assert any(battery.growth(impl.split, text, k, n_runs=1) < 20 for _ in range(4)), unit
 
 
 def test_every_short_text_over_one_character_of_each_sort(impl):
     """11 characters up to length 4: each rule meets each other rule at each of its ends."""
     for length in range(5):
-        for characters in itertools.product("as1' \t\n\r!\x85\x1c", repeat=length):
-            text = "".join(characters)
-            assert impl.split(text) == slow_split(text), repr(text)
+        check(impl, *map("".join, itertools.product("as1' \t\n\r!\x85\x1c", repeat=length)))
+
+
+def test_contractions(impl):
+    """Every two letters of ASCII after an apostrophe, and what looks alike; contractions in any place."""
+    alike = "1 ſ\u212a\u0131\u0130é"
+    check(impl, *(f"x'{a}{b}z" for a, b in itertools.product(string.ascii_letters + alike, repeat=2)))
+    for sign, ending in itertools.product(
+        "'`\u2019\u02bc\uff07\u00b4\"", ("s", "T", "re", "Ve", "lL", "M", "d", "ſ")
+    ):
+        for before in ("", "x", " ", "'", "1", "é", "\n", "s'", "'x"):
+            check(
+                impl,
+                *(f"{before}{sign}{ending}{after}" for after in ("", "a", "'s", " ", "1", "\u0301", "é")),
+            )
+
+
+def test_letters_that_look_like_those_of_a_contraction(impl):
+    """With accents, in other widths and types: of all of Unicode the old long s alone counts as an s."""
+    for character in map(chr, [*range(0x80, 0x250), *range(0x1E00, 0x1F00), *range(0x1D400, 0x1D6A6)]):
+        if unicodedata.normalize("NFKD", character)[0] in "stmdlrevSTMDLREV" or character in "ſłđŧßŉ":
+            check(impl, *(f"x'{form.format(character)}a" for form in ("{}", "l{}", "{}l", "r{}", "{}e")))
+
+
+def test_characters_from_all_of_unicode(impl):
+    """The scripts below U+3100 whole, of the rest every 97th character; without those not assigned yet.
+
+    Each stands between a sign and a letter, to which each kind of character sticks in its own way; those that
+    may be taken for whitespace, or for other letters, in two more places.
+    """
+    codes = [
+        *range(0x3100),
+        *range(0x3100, 0x110000, 97),
+        0xD800,
+        0xDBFF,
+        0xDC00,
+        0xDFFF,
+        *range(0xFE00, 0x10000),
+    ]
+    # U+1FFF, before the first of the wide spaces, is not assigned; U+FFFE and its like will never be.
+    sample = [c for c in map(chr, codes) if unicodedata.category(c) != "Cn" or ord(c) & 0xFFFE == 0xFFFE]
+    sample.append("\u1fff")
+    delicate = [c for c in sample if unicodedata.category(c)[0] in "ZC" or c.casefold() != c]
+    for context, characters in (("1!{}a1", sample), ("x'{}a ", delicate), (" {}\n", delicate)):
+        for start in range(0, len(characters), 64):
+            some = [context.format(character) for character in characters[start : start + 64]]
+            if impl.split("".join(some)) != slow_split("".join(some)):
+                check(impl, *some, "".join(some))
 
 
 def test_random_texts(impl, rng):
     """Characters from all over Unicode, in proportions that make runs of every kind."""
     common = list("aeslLtTrvmdS'''  \n\n\r\t!._-09")
     rare = list(
-        "ſ²½ⅧÅéßªĿ東ا\u0301\u20dd\x85\xa0\u2003\u3000\u200b\x1c\x1f\x00\u180e€’´👍\U0001d7d8\U00020000K\ud800"
+        "ſ²½ⅧÅéßªĿ東ا\u0301\u20dd\x85\xa0\u2003\u3000\u200b\x1c\x1f\x01\u180e€’´👍\U0001d7d8\U00020000K\ud800"
     )
-    for _ in range(300):
-        text = "".join(rng.choice(common + rare * (rng.random() < 0.5), size=rng.integers(1, 40)))
-        assert impl.split(text) == slow_split(text), repr(text)
+    drawn = [
+        "".join(rng.choice(common + rare * (rng.random() < 0.5), size=rng.integers(1, 40)))
+        for _ in range(300)
+    ]
+    battery.sweep_plain(impl.split, slow_split, cases(*drawn))
 
 
-def test_characters_from_all_of_unicode_stick_as_their_category_says(impl):
-    """The scripts below U+3100 whole, of the rest every 97th character; without those not assigned yet."""
-    codes = [*range(0x3100), *range(0x3100, 0xD800, 97), *range(0xE000, 0x110000, 97)]
-    sample = [c for c in map(chr, codes) if unicodedata.category(c) != "Cn" and c not in "\r\n'"]
-    # Between "!" and "a", each kind of character sticks to its neighbours in its own way.
-    pieces = {
-        "letter": lambda c: ["1", f"!{c}a", "1"],
-        "number": lambda c: ["1", "!", c, "a", "1"],
-        "space": lambda c: ["1", "!", f"{c}a", "1"],
-        "other": lambda c: ["1", f"!{c}", "a", "1"],
-    }
-    got = impl.split("".join(f"1!{c}a1" for c in sample))
-    assert got == [piece for c in sample for piece in pieces[kind(c)](c)]
+def test_runs_of_any_length(impl):
+    """Each run stands after a letter and before each sort; as long as a byte may count, and longer."""
+    units = (
+        "a",
+        "é",
+        "7",
+        "!",
+        "\u0301",
+        " ",
+        "\t",
+        "\u3000",
+        "\n",
+        "\r\n",
+        " \n",
+        "'",
+        "' ",
+        "-\n",
+        "\ufeff",
+    )
+    for unit in units:
+        for n in (*range(1, 12), 16, 17, 31, 32, 33, 64, 65, 99, 100, 101, 128, 129, 256, 257):
+            check(impl, *(f"b{unit * n}{tail}" for tail in ("", "c", "!", "1", " ", "\n")))
+        check(impl, *(f"b!{unit * n}x " for n in (1023, 1024, 1025, 4097)))
+    for unit in ("a", "!", " ", "\t", "\n"):
+        check(impl, f"b{unit * 200_001}x ")
 
 
-def test_pieces_join_to_the_text_and_none_is_empty(impl, rng):
-    for _ in range(50):
-        text = "".join(map(chr, rng.choice(0xD000, size=rng.integers(0, 60))))
-        pieces = impl.split(text)
-        assert isinstance(pieces, list)
-        assert all(isinstance(piece, str) and piece for piece in pieces)
-        assert "".join(pieces) == text
-
-
-def test_a_text_is_cut_alike_wherever_it_stands(impl):
-    """Nothing of one text may be left over for the next."""
-    for text in ("x  y", "a\n", "naïve 'ſa", "x  y"):
-        assert impl.split(text) == slow_split(text)
-        assert impl.split(text) == slow_split(text)
-
-
-LONG = 200_000
-"""Long enough that a time that grows with the square would pass the limit of a test."""
-
-
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        (" " * LONG + "x", [" " * (LONG - 1), " x"]),
-        ("\t" * LONG + "1", ["\t" * (LONG - 1), "\t", "1"]),
-        ("\n" * LONG + " x", ["\n" * LONG, " x"]),
-        ("a" * LONG, ["a" * LONG]),
-        ("é" * LONG + "!", ["é" * LONG, "!"]),
-        ("!" * LONG + "\n", ["!" * LONG + "\n"]),
-        ("7" * 5 * LONG, ["7"] * 5 * LONG),
-        ("' " * LONG, ["'", *[" '"] * (LONG - 1), " "]),
-    ],
-    ids=["spaces", "tabs", "lines", "letters", "accents", "signs", "digits", "quotes"],
-)
-def test_long_runs(impl, text, pieces):
-    assert impl.split(text) == pieces
-
-
-def test_the_table_of_bytes_by_hand(impl):
-    table = impl.bytes_to_unicode()
-    assert isinstance(table, dict)
-    assert sorted(table) == list(range(256))
-    assert len(set(table.values())) == 256
-    by_hand = {ord("!"): "!", ord("~"): "~", ord("A"): "A", 0xA1: "¡", 0xAC: "¬", 0xAE: "®", 0xFF: "ÿ"}
-    # The others, in order: 0 to 32 are the first 33, 127 the 34th, 128 to 160 follow, 173 is the 68th.
-    by_hand |= {
-        0: "\u0100",
-        10: "\u010a",
-        32: "\u0120",
-        127: "\u0121",
-        128: "\u0122",
-        160: "\u0142",
-        173: "\u0143",
-    }
-    assert {byte: table[byte] for byte in by_hand} == by_hand
-    assert all(table[byte] == chr(byte) for byte in [*range(33, 127), *range(161, 173), *range(174, 256)])
-
-
-def test_the_table_is_in_the_order_of_its_characters(impl):
-    characters = list(impl.bytes_to_unicode().values())
-    assert characters == sorted(characters)
-    assert list(impl.bytes_to_unicode())[:2] == [33, 34]
-    assert list(impl.bytes_to_unicode())[-1] == 173
-
-
-def test_the_table_is_new_each_time(impl):
-    before = impl.bytes_to_unicode()
-    impl.bytes_to_unicode().clear()
-    impl.bytes_to_unicode()[32] = "?"
-    assert impl.bytes_to_unicode() == before
-    assert impl.visible(b" ") == "\u0120"
-    assert impl.from_visible("\u0120") == b" "
-
-
-def test_visible_by_hand(impl):
-    assert impl.visible(b"") == ""
-    assert impl.visible(b"def f():\n\t") == "defĠf():Ċĉ"
-    assert impl.visible(" naïve".encode()) == "ĠnaÃ¯ve"
-    assert impl.visible("é".encode()[:1]) == "Ã"  # half a character is fine: these are bytes
-    assert impl.visible(b"\x00\x7f\xad\xff") == "ĀġŃÿ"
-
-
-def test_visible_and_back(impl, rng):
-    for data in (bytes(range(256)), bytes(reversed(range(256))), rng.bytes(1000), b"", b"\xff" * 3):
-        text = impl.visible(data)
-        assert isinstance(text, str)
-        assert len(text) == len(data)
-        assert text.isprintable()
-        assert not any(character.isspace() for character in text)
-        back = impl.from_visible(text)
-        assert isinstance(back, bytes)
-        assert back == data
-
-
-def test_from_visible_by_hand(impl):
-    assert impl.from_visible("") == b""
-    assert impl.from_visible("Ġdef") == b" def"
-    assert impl.from_visible("Ã©") == "é".encode()
-    assert impl.from_visible("!~¡¬®ÿ") == b"!~\xa1\xac\xae\xff"
-
-
-@pytest.mark.parametrize(
-    "stranger", [" ", "\n", "\x00", "\x7f", "\x80", "\xa0", "\xad", "\u0144", "\u0220", "東", "👍"]
-)
-def test_from_visible_refuses_what_stands_for_no_byte(impl, stranger):
-    for text in (stranger, f"a{stranger}", f"{stranger}b"):
-        with pytest.raises(ValueError):  # noqa: PT011, the message is the writer's
-            impl.from_visible(text)
+def test_texts_of_equal_length_are_told_apart(impl):
+    """Alike at both ends and in length, or but for case and accents: no answer may come from another text."""
+    middles = ("xy", "x ", "1y", "X'", "é ", "\n\n")
+    alike = (
+        "x'ssa",
+        "x'ßa",
+        "x'SSa",
+        "x'\u212aa",
+        "x'ka",
+        "x'e\u0301",
+        "x'é",
+        "a  b",
+        "a b",
+        "a\tb",
+        "a\r\nb",
+        "a\nb",
+    )
+    battery.sweep_plain(impl.split, slow_split, cases(*alike))
+    battery.sweep_plain(
+        impl.split, slow_split, cases(*("ab 1" * 100 + middle + " cd!" * 100 for middle in middles))
+    )

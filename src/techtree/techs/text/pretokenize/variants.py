@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 import sys
+import time
 import unicodedata
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+"
@@ -52,6 +53,51 @@ def _with_an_empty_piece_at_the_end(text):
     return [*_scanner(text), ""]
 
 
+def _without_a_mark(text):
+    return _scanner(text.removeprefix("\ufeff"))
+
+
+def _one_kind_of_line_end(text):
+    return _scanner(text.replace("\r\n", "\n"))
+
+
+def _like_a_file(text):
+    """Through UTF-8, which cannot write halves of surrogate pairs."""
+    return _scanner(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _refusing_halves(text):
+    text.encode("utf-8")
+    return _scanner(text)
+
+
+def _with_pairs_joined(text):
+    return _scanner(text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
+
+
+def _ending_at_nul(text):
+    return _scanner(text.partition("\0")[0])
+
+
+def _widths_made_alike(text):
+    return _scanner(unicodedata.normalize("NFKC", text))
+
+
+def _remembering():
+    known = {}
+
+    def split(text):
+        if text not in known:
+            known[text] = _scanner(text)
+        return known[text]
+
+    return split
+
+
+def _tuple_of_pieces(text):
+    return tuple(_scanner(text))
+
+
 def _all_to_themselves():
     return {byte: chr(byte) for byte in range(256)}
 
@@ -84,6 +130,36 @@ def _visible_text(data):
     return "".join(_right_table()[ord(character)] for character in data.decode("utf-8"))
 
 
+def _visible_without_edges(data):
+    return "".join(_right_table()[byte] for byte in data.strip())
+
+
+def _reads_composed(text):
+    back = {character: byte for byte, character in _right_table().items()}
+    text = unicodedata.normalize("NFKC", text)
+    if not back.keys() >= set(text):
+        raise ValueError("strangers")
+    return bytes(back[character] for character in text)
+
+
+def _reads_what_is_below_256_as_itself(text):
+    back = {chr(byte): byte for byte in range(256)} | {c: byte for byte, c in _right_table().items()}
+    if not back.keys() >= set(text):
+        raise ValueError("strangers")
+    return bytes(back[character] for character in text)
+
+
+def _looks_at_the_first_character(text):
+    back = {character: byte for byte, character in _right_table().items()}
+    if text and text[0] not in back:
+        raise ValueError("a stranger")
+    return bytes(back.get(character, 63) for character in text)
+
+
+def _list_of_bytes(text):
+    return list(_looped_from_visible(text))
+
+
 def _drops_strangers(text):
     back = {character: byte for byte, character in _right_table().items()}
     return bytes(back[character] for character in text if character in back)
@@ -113,6 +189,73 @@ MISTAKES = {
     ],
     "split cuts the lines apart first, so that runs of newlines come apart": {"split": _split_lines_first},
     "split ends with an empty piece": {"split": _with_an_empty_piece_at_the_end},
+    "split gives one empty piece for an empty text": {"split": lambda text: _scanner(text) or [""]},
+    "split gives a tuple": {"split": _tuple_of_pieces},
+    "split drops a byte order mark": {"split": _without_a_mark},
+    "split makes line ends alike": {"split": _one_kind_of_line_end},
+    "split ends the text at NUL": {"split": _ending_at_nul},
+    "split normalizes compatible characters (NFKC)": {"split": _widths_made_alike},
+    "split puts a question mark for half of a surrogate pair": {"split": _like_a_file},
+    "split refuses half of a surrogate pair": {"split": _refusing_halves},
+    "split makes one character of two halves": {"split": _with_pairs_joined},
+    "split takes half of a surrogate pair for a letter": [('"N": "0"}', '"N": "0", "C": "x"}')],
+    "split hands out a list that it remembers, which a caller may change": {"split": _remembering()},
+    "split reads the rest of the text again for each piece": [
+        (
+            "    return [text[match.start() : match.end()] for match in _WORD.finditer(plain)]\n",
+            "    pieces = []\n    while text:\n"
+            "        plain = text if text.isascii() else text.translate(_STAND_INS)\n"
+            "        pieces.append(text[: _WORD.match(plain).end()])\n"
+            "        text = text[len(pieces[-1]) :]\n    return pieces\n",
+        )
+    ],
+    "split cuts words after 1,000 letters": [
+        ("[^\\r\\nA-Za-z0-9]?[A-Za-z]+", "[^\\r\\nA-Za-z0-9]?[A-Za-z]{1,1000}")
+    ],
+    "split lets two signs join a word": [
+        ("[^\\r\\nA-Za-z0-9]?[A-Za-z]+", "[^\\r\\nA-Za-z0-9]{0,2}[A-Za-z]+")
+    ],
+    "split takes the underscore for a letter": [
+        ("[^\\r\\nA-Za-z0-9]?[A-Za-z]+", "[^\\r\\nA-Za-z0-9_]?[A-Za-z_]+")
+    ],
+    "split lets two spaces join signs": [("| ?[^\\sA-Za-z0-9]+", "| {0,2}[^\\sA-Za-z0-9]+")],
+    "split takes one newline after signs": [
+        ("[^\\sA-Za-z0-9]+[\\r\\n]*", "[^\\sA-Za-z0-9]+(?:\\r?\\n|\\r)?")
+    ],
+    "split has no rule for carriage returns alone": [("|\\s*[\\r\\n]+|", "|\\s*\\n+|")],
+    "split keeps the last of the whitespace at the end of a text apart": [
+        ("|\\s+(?!\\S)|", "|\\s+(?=\\s)|")
+    ],
+    "split lacks the contraction 've": [("'re|'ve|'m|'ll|'d)|[", "'re|'m|'ll|'d)|[")],
+    "split knows 'n, of rock'n'roll, as a contraction": [("'ll|'d)|[", "'ll|'d|'n)|[")],
+    "split takes a contraction only after a letter": [
+        ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[", "(?i:(?<=[A-Za-z])(?:'s|'t|'re|'ve|'m|'ll|'d))|[")
+    ],
+    "split knows contractions all in small or all in capital letters only": [
+        (
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[",
+            "(?:'s|'t|'re|'ve|'m|'ll|'d|'S|'T|'RE|'VE|'M|'LL|'D)|[",
+        )
+    ],
+    "split takes the sign for kelvin for an s, as the old long s": [
+        ('elif character == "ſ"', 'elif character in "ſ\\u212a"')
+    ],
+    "split takes a typographic apostrophe for an apostrophe": [
+        (
+            '        elif character == "ſ"',
+            '        elif code == 0x2019:\n            stand_in = chr(39)\n        elif character == "ſ"',
+        )
+    ],
+    "split takes U+0085 and U+2028 for newlines": [
+        ('stand_in = "\\t"', 'stand_in = "\\n" if code in (0x85, 0x2028) else "\\t"')
+    ],
+    "split takes the byte order mark for whitespace": [("0x205F, 0x3000}", "0x205F, 0x3000, 0xFEFF}")],
+    "split takes letters beyond the first plane for signs": [
+        (
+            "kind = unicodedata.category(character)[0]",
+            "kind = unicodedata.category(character)[0] if code < 65536 else 'S'",
+        )
+    ],
     "split keeps runs of digits whole": [("|[0-9]|", "|[0-9]+|")],
     "split takes at most three digits (Llama 3)": [("|[0-9]|", "|[0-9]{1,3}|")],
     "split knows contractions in small letters only": [
@@ -151,10 +294,18 @@ MISTAKES = {
     "bytes_to_unicode hands out one table, which a caller may change for all": [
         ("def bytes_to_unicode", "@__import__('functools').cache\ndef bytes_to_unicode")
     ],
+    "bytes_to_unicode gives numbers instead of characters": {
+        "bytes_to_unicode": lambda: {byte: ord(character) for byte, character in _right_table().items()}
+    },
+    "visible drops whitespace at the ends": {"visible": _visible_without_edges},
     "visible reads the bytes as UTF-8 first": {"visible": _visible_text},
     "visible reads the bytes as Latin-1, which leaves spaces and newlines": {
         "visible": lambda data: bytes(data).decode("latin-1")
     },
+    "from_visible normalizes first (NFKC)": {"from_visible": _reads_composed},
+    "from_visible takes all of Latin-1 as it is": {"from_visible": _reads_what_is_below_256_as_itself},
+    "from_visible looks at the first character only": {"from_visible": _looks_at_the_first_character},
+    "from_visible gives a list of numbers": {"from_visible": _list_of_bytes},
     "from_visible drops what stands for no byte": {"from_visible": _drops_strangers},
     "from_visible raises KeyError": {"from_visible": _key_error},
     "from_visible lets through what stands for no byte": {"from_visible": _keeps_strangers},
@@ -249,29 +400,105 @@ EQUIVALENTS = {
     "split by the expression with its classes spelled out": {
         "split": lambda text: [match.group() for match in _spelled_out().finditer(text)]
     },
-    "bytes_to_unicode from what Latin-1 prints": {"bytes_to_unicode": _right_table},
-    "visible through str.translate": {
-        "visible": lambda data: bytes(data).decode("latin-1").translate(_right_table())
+    "split by the names of the kinds, the table from what Latin-1 prints": {
+        "split": lambda text: _split_by_kinds(text),
+        "bytes_to_unicode": _right_table,
     },
-    "from_visible in a loop": {"from_visible": _looped_from_visible},
+    "visible through str.translate, from_visible in a loop": {
+        "visible": lambda data: bytes(data).decode("latin-1").translate(_right_table()),
+        "from_visible": _looped_from_visible,
+    },
 }
+
+
+_KINDS = re.compile(
+    r"q(?:s|t|re|ve|m|ll|d)|[bwoq]?[stremvldx]+|0|b?[oq]+n*|[bwn]*n|[bwn]+(?=[bwn]|$)|[bwn]", re.ASCII
+)
+"""b: a blank, w: other whitespace, n: a line end, q: an apostrophe, o: another sign, x: another letter."""
+
+
+def _split_by_kinds(text):
+    def name(character):
+        if character in "' \r\n":
+            return {"'": "q", " ": "b"}.get(character, "n")
+        kind = _kind(character)
+        if kind == "L":
+            letter = "s" if character == "\u017f" else character.lower() if character.isascii() else "x"
+            return letter if letter in "stremvld" else "x"
+        return {"N": "0", "S": "w"}.get(kind, "o")
+
+    at, pieces = 0, []
+    for match in _KINDS.finditer("".join(map(name, text))):
+        pieces.append(text[at : match.end()])
+        at = match.end()
+    return pieces
+
+
+HARMLESS = {
+    "plain = text if text.isascii() else text.translate(_STAND_INS)"
+    " => plain = text if False else text.translate(_STAND_INS)": "a text in ASCII stands in for itself",
+    "others = [byte for byte in range(256) if byte not in printable]"
+    " => others = [byte for byte in range(255) if byte not in printable]": "byte 255 is printable",
+    "if code < 128: => if code <= 128:": "in ASCII, U+0080 is treated as any other sign",
+    "if code < 128: => if code < 129:": "in ASCII, U+0080 is treated as any other sign",
+    "if code < 128: => if code < 127:": "DEL is a sign, and gets one",
+    "split: wrong for empty text": "no piece of an empty list is repeated",
+    "bytes_to_unicode: right at the first call only": "a dictionary is handed on as it is",
+    "visible: wrong for text with a byte order mark": "in bytes there is none",
+    "from_visible: wrong for text with a byte order mark": "it stands for no byte",
+    "from_visible: wrong for text with NUL": "it stands for no byte",
+    "from_visible: wrong for text with CRLF": "they stand for no bytes",
+}
+"""Mutants that are the same program in other words, and why."""
+
+
+def _growth(impl):
+    """How many times as long eight times as many pieces take: "8" or "64", by the middle between them."""
+
+    def seconds(n):
+        text, start = "é1" * n, time.thread_time()
+        impl.split(text)
+        return time.thread_time() - start
+
+    impl.split("é1" * 100)
+    return "8" if any(seconds(800) < 23 * seconds(100) for _ in range(3)) else "64"
 
 
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
     texts = {
         "signs and words": "if (x_1 >= 2024):\r\n\r\n    self.x = 3\n\n\n  y",
+        "joining signs": "a--b a__b x  !",
+        "an underscore": "_a a_b",
         "indentation": "a\n  \n   b   c  +  1   ",
         "contractions": "it's IT'Sa x'ſa x'sa x'rey",
+        "a contraction in mixed letters": "x'Llx",
+        "a contraction of two letters": "x'vex",
+        "a contraction after a digit": "1'sa 'sa",
+        "an n after an apostrophe": "x'nx",
+        "the sign for kelvin": "x'\u212ax",
+        "a typographic apostrophe": "x\u2019sx",
         "newlines": "a\n\nb !\n\n!\r\n \n\n",
+        "signs before newlines": "!\n\n! !\r\r!",
+        "carriage returns": "a\r\rb \r1",
+        "line ends of two kinds": "a\r\nb\n",
         "one newline": "a\nb",
         "tabs": "\tx\t!\t\t1",
         "numbers": "x² Ⅷ½a 1234",
         "letters": "naïve 東京ªº",
+        "letters beyond the first plane": "a\U00010348\U0001d54f",
+        "a long word": "a" * 1001,
         "accents": "e\u0301a",
+        "widths": "\uff21\ufb01",
         "whitespace": "a\x1c\x1da \x85\x85a\u3000!\u200ba\u200b!",
+        "lines of other kinds": "a\x85\x85!\u2028\u20281",
+        "a mark at the start": "\ufeffa!",
+        "a mark inside": "1\ufeff!",
+        "NUL": "a\0b",
+        "half of a pair": "a\ud83d1",
+        "two halves": "a\ud83d\ude00",
         "quotes": "'t 'tis",
-        "nothing": "",
+        "the end": "a  ",
     }
 
     def joined(text):
@@ -282,14 +509,30 @@ def probes(rng):
         table[32] = "?"
         return impl.bytes_to_unicode()[32]
 
+    def changed_pieces(impl):
+        [*impl.split("changed by its caller")]
+        pieces = impl.split("changed by its caller")
+        if isinstance(pieces, list):
+            pieces.clear()
+        return len(impl.split("changed by its caller"))
+
     return {f"split {name}": joined(text) for name, text in texts.items()} | {
         "pieces of split": lambda impl: len(impl.split("a b")),
+        "pieces of nothing": lambda impl: len(impl.split("")),
+        "what split returns": lambda impl: type(impl.split("a")).__name__,
+        "pieces that a caller has changed": changed_pieces,
+        "the growth of split's time": _growth,
         "the table": lambda impl: "".join(map(str, impl.bytes_to_unicode().values())),
         "the table's first key": lambda impl: str(next(iter(impl.bytes_to_unicode()))),
+        "the table's first value": lambda impl: type(next(iter(impl.bytes_to_unicode().values()))).__name__,
         "a changed table": changed_table,
         "visible": lambda impl: impl.visible(" naïve\n\x00\x7f\xad".encode()),
         "visible of half a character": lambda impl: impl.visible(b"\xc3"),
+        "visible of blanks": lambda impl: impl.visible(b" a\n"),
         "from_visible": lambda impl: list(impl.from_visible("ĠnaÃ¯ve")),
+        "what from_visible returns": lambda impl: type(impl.from_visible("a")).__name__,
+        "from_visible of ª": lambda impl: list(impl.from_visible("\xaa")),
         "from_visible of a stranger": lambda impl: list(impl.from_visible("a b")),
+        "from_visible of a stranger first": lambda impl: list(impl.from_visible(" ")),
         "from_visible of a character above all": lambda impl: list(impl.from_visible("東")),
     }
