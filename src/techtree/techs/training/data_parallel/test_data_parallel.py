@@ -221,6 +221,19 @@ def test_a_worker_sends_less_than_two_arrays(impl, rng):
             assert abs(sent - 4000 * 2 * (n - 1) / n) <= 8
 
 
+def test_values_of_any_size(impl, rng):
+    """Large, tiny and whole numbers; sums of whole numbers are exact."""
+    for size in (1e6, 1e-30, 1e30):
+        arrays = [rng.integers(-9, 10, size=(4, 3)) * np.float64(size) for _ in range(4)]
+        expected = sum(each / size for each in arrays) * size
+        for each in impl.all_reduce(arrays, Ring(4)):
+            np.testing.assert_allclose(each, expected, rtol=1e-12, atol=size * 1e-12)
+        flat = np.concatenate(impl.reduce_scatter(arrays, Ring(4)))
+        np.testing.assert_allclose(flat, expected.reshape(-1), rtol=1e-12, atol=size * 1e-12)
+        for each in impl.all_gather([array[0] for array in arrays], Ring(4)):
+            assert np.array_equal(each, np.concatenate([array[0] for array in arrays]))
+
+
 def test_a_second_call_and_another_order_of_calls(impl, rng):
     """One network serves many calls, and remembers nothing of them but the bytes."""
     network = impl.Network(3)

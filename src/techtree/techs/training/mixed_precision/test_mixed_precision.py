@@ -178,6 +178,20 @@ def test_cast_rounds_both_ways(impl):
     same_bits(x.grad, np.array([0, np.inf, 2.0**-24], np.float32))
 
 
+def test_cast_everywhere(impl, rng):
+    cases = battery.cases(rng, "... n", options=[{"n_exponent": 5, "n_mantissa": 10}])
+
+    def rounded(x, **form):
+        tensor = Tensor(x, requires_grad=True)
+        result = impl.cast(tensor, **form)
+        result.backward(np.full(x.shape, 1 / 3, np.float32))
+        assert tensor.grad.shape == x.shape
+        assert (tensor.grad.astype(np.float32) == np.float32(1365 / 4096)).all()
+        return result.data
+
+    battery.sweep(rounded, slow, cases, ulps=0, dtype=np.float32)
+
+
 def test_cast_inside_of_a_computation(impl, rng):
     """Loss = sum(w * cast(cast(x) * cast(y))): the chain rule, with each rounding where it stands."""
     x, y, w = (rng.normal(size=(3, 1)), rng.normal(size=4), rng.normal(size=(3, 4)))

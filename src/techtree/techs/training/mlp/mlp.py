@@ -7,7 +7,8 @@ Idea: the network is a chain of modules, so its gradient, its parameters and its
 What is new is the routine around them: take a batch, compute the loss, go backward, step; and measure on
 examples that were not trained on.
 
-Legend: ``x`` examples (N, D), one row each; ``y`` labels (N,), integers from 0 to K - 1; logits (N, K).
+Legend: ``x`` examples (N, ...), of whatever shape the model takes, often rows (N, D); ``y`` labels (N,),
+integers from 0 to K - 1; logits (N, K).
 
 Left out: everything that keeps large networks from memorising, such as dropout, noise and more data.
 

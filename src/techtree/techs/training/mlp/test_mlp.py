@@ -176,8 +176,8 @@ def test_fewer_than_two_widths(impl, rng, widths):
 
 def cross_entropy(z, y):
     z = z - z.max(axis=1, keepdims=True)
-    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    return p, -np.log(p[np.arange(len(y)), y])
+    total = np.exp(z).sum(axis=1, keepdims=True)
+    return np.exp(z) / total, np.log(total[:, 0]) - z[np.arange(len(y)), y]
 
 
 def slow_fit(weights, x, y, lr, batches_by_epoch):
@@ -298,6 +298,57 @@ def test_losses_are_those_before_the_steps(impl):
     first = np.log1p(np.exp(-1.0))
     weight = 1 + 50 * (1 - 1 / (1 + np.exp(-1.0)))
     assert loss == pytest.approx((first + np.log1p(np.exp(-2 * weight))) / 2, rel=1e-9)
+
+
+class Total(Module):
+    """Logits from the sum of all entries of an example, times a weight for each class, plus a bias."""
+
+    def __init__(self, n_classes=3):
+        self.weight = Parameter(np.linspace(-1, 1, n_classes))
+        self.bias = Parameter(np.zeros(n_classes))
+
+    def forward(self, x):
+        return x.reshape(len(x.data), x.data[:1].size).sum(axis=1, keepdims=True) * self.weight + self.bias
+
+
+def examples(rng):
+    """Of all shapes, layouts, sizes of values and dtypes."""
+    shapes = [(6, 4), (1, 3), (5, 1), (5, 0), (6, 2, 3), (4, 2, 1, 2), (150, 3), (3, 140)]
+    found = [rng.normal(size=shape) for shape in shapes]
+    found += [lay_out(rng.normal(size=(6, 4))) for lay_out in battery.LAYOUTS.values()]
+    return [*found, rng.normal(size=(6, 4)) * 1e5, rng.normal(size=(6, 4)).astype(np.float32)]
+
+
+def test_examples_of_any_shape_are_trained_on(impl, rng):
+    """Two batches of one epoch, against the chain rule. The rate is small where the values are large."""
+    for x in examples(rng):
+        y = rng.integers(3, size=len(x))
+        lr = 1e-3 if np.abs(x).max(initial=0) < 1e3 else 1e-12
+        total = x.astype(np.float64).reshape(len(x), -1 if x.size else 0).sum(axis=1)
+        w, b, losses = np.linspace(-1, 1, 3), np.zeros(3), []
+        batches = [batch for batch in (np.arange(len(x))[::2], np.arange(len(x))[1::2]) if len(batch)]
+        for batch in batches:
+            p, loss = cross_entropy(total[batch, None] * w + b, y[batch])
+            losses += loss.tolist()
+            dz = (p - np.eye(3)[y[batch]]) / len(batch)
+            w, b = w - lr * total[batch] @ dz, b - lr * dz.sum(axis=0)
+        model, kept = Total(), x.copy()
+        found = impl.fit(model, x, y, SGD(model.parameters(), lr=lr), NotingLoader(batches), 1)
+        # float32 sums of four entries are off by about 1e-7.
+        np.testing.assert_allclose(found, [np.mean(losses)], rtol=1e-5 if x.dtype == np.float32 else 1e-9)
+        np.testing.assert_allclose(model.weight.data, w, atol=1e-8)
+        np.testing.assert_allclose(model.bias.data, b, atol=1e-8)
+        assert np.array_equal(x, kept)
+
+
+def test_examples_of_any_shape_are_measured(impl, rng):
+    for x in examples(rng):
+        total = x.astype(np.float64).reshape(len(x), -1 if x.size else 0).sum(axis=1)
+        model = Total()
+        model.bias.data[:] = [0.1, 0.05, 0.0]
+        y = rng.integers(3, size=len(x))
+        right = (total[:, None] * model.weight.data + model.bias.data).argmax(axis=1) == y
+        assert impl.accuracy(model, x, y) == pytest.approx(right.mean(), rel=1e-12)
 
 
 def test_no_epochs_change_nothing(impl, rng):

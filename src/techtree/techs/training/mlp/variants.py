@@ -316,6 +316,15 @@ EQUIVALENTS = {
 }
 
 
+HARMLESS = {
+    "if len(widths) < 2: => if False:": "to unpack nothing is a ValueError, too",
+    "if len(widths) < 2: => if len(widths) < 1:": "to unpack no pairs is a ValueError, too",
+    "raise ValueError(f'an MLP needs a width of inputs and one of outputs at least; got {list(widths)}') => pass": (
+        "to unpack no pairs is a ValueError, too"
+    ),
+}
+
+
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
     x = rng.normal(size=(7, 3))

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
+from techtree.techs import battery
 from techtree.techs.autodiff.modules import Module, Parameter
 from techtree.techs.autodiff.safetensors import load_file, read_metadata, save_file
 from techtree.techs.autodiff.tensor_autodiff import Tensor
@@ -98,6 +99,35 @@ def test_portions_are_one_batch(impl, rng):
         for (x, y), (x_kept, y_kept) in zip(batches, inputs, strict=True):
             assert np.array_equal(x, x_kept)
             assert np.array_equal(y, y_kept, equal_nan=True)
+
+
+def test_batches_of_any_kind(impl, rng):
+    """A batch is what `batch_loss` understands: here arrays of all shapes, layouts and sizes of values."""
+
+    def distances(model, batch):
+        error = (model.b - batch.astype(np.float64)).reshape(batch.size)
+        return (error * error).sum(), batch.size
+
+    lists = [
+        [rng.normal(size=shape) for shape in shapes]
+        for shapes in ([(3,), (2,)], [(3,), (2,)], [(2, 3, 2), (1, 1)])
+    ]
+    lists += [
+        [rng.normal(size=(0,)), rng.normal(size=(140,))],
+        [np.ones((2, 0)), rng.normal(size=(3,)) * 1e5],
+    ]
+    lists += [[lay_out(rng.normal(size=(3, 4)))] for lay_out in battery.LAYOUTS.values()]
+    lists += [[rng.normal(size=(5,)).astype(np.float32)], [np.arange(6)], [np.array(3.0)]]
+    for batches in [*lists, *lists[:2]]:
+        kept = [each.copy() for each in batches]
+        entries = np.concatenate([each.astype(np.float64).ravel() for each in batches])
+        model = Affine()
+        expected = ((0.5 - entries) ** 2).mean()
+        assert impl.evaluate(model, distances, batches) == pytest.approx(expected, rel=1e-12)
+        assert model.b.grad is None
+        assert impl.accumulate(model, distances, batches) == pytest.approx(expected, rel=1e-12)
+        assert float(model.b.grad) == pytest.approx(2 * (0.5 - entries).mean(), rel=1e-10, abs=1e-10)
+        assert all(np.array_equal(a, b) for a, b in zip(batches, kept, strict=True))
 
 
 def test_earlier_gradients_are_dropped(impl, rng):
