@@ -170,7 +170,7 @@ class BatchStream:
         Their number and sizes are the same for all loaders: no order of examples is stored.
         """
         stands = self._settings() | {"epoch": self._epoch, "position": self._position}
-        return {name: np.array(value, dtype=np.int64) for name, value in stands.items()}
+        return {name: np.array(value) for name, value in stands.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Go, forward or back, to where another stream stood: what follows is what would have come there.

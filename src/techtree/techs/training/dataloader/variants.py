@@ -21,7 +21,7 @@ _GIVE = "return (order[start : start + self.batch_size].copy() for start in star
 _STAND = "        self._stand_at(0, 0)\n"
 _NEXT = "            self._stand_at(self._epoch + 1, 0)\n"
 _AT_END = "if self._position == self.loader.n_batches:"
-_STATE = "return {name: np.array(value, dtype=np.int64) for name, value in stands.items()}"
+_STATE = "return {name: np.array(value) for name, value in stands.items()}"
 _STANDS = 'stands = self._settings() | {"epoch": self._epoch, "position": self._position}'
 _LOAD = '        self._stand_at(int(state["epoch"]), int(state["position"]))\n'
 _OTHER = "            if int(state[name]) != own:\n"
@@ -302,6 +302,11 @@ EQUIVALENTS = {
         )
     ],
     "a stream that counts all batches": {"BatchStream": _Counting},
+}
+
+HARMLESS = {
+    "for last in range(n - 1, 0, -1): => for last in range(n - 1, -1, -1):": "place 0 is swapped with itself",
+    "shuffled: float32 becomes float64": "the numbers are integers",
 }
 
 
