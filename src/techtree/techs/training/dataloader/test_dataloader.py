@@ -185,6 +185,10 @@ def test_a_shuffle_has_each_number_once(impl):
         assert type(order) is np.ndarray
         assert (order.dtype, order.shape) == (np.int64, (n,))
         assert np.array_equal(np.sort(order), np.arange(n))
+        if (
+            n > 100
+        ):  # half of the steps go up; more do where keys of few bits are sorted, and ties stay in order
+            assert abs((np.diff(order) > 0).mean() - 0.5) < 6 / math.sqrt(12 * n)
 
 
 def test_a_shuffle_of_many_leaves_about_one_in_its_place(impl, rng):
@@ -244,6 +248,9 @@ def test_batches_of_a_stream_are_new_arrays(impl):
         assert got.tolist() == batch
         got[...] = -1
     assert [batch.tolist() for batch in loader.epoch(0)] == expected[:3]
+    again = impl.BatchStream(loader)
+    kept = [again.next_batch() for _ in expected]
+    assert [batch.tolist() for batch in kept] == expected
 
 
 def test_streams_do_not_disturb_each_other(impl):
@@ -334,7 +341,7 @@ def test_a_state_of_another_loader_is_refused(impl):
     changes = {
         "n_examples": [21, 19, 40],
         "batch_size": [5, 2, 8],
-        "seed": [4, 0, 2**62],
+        "seed": [4, 0, 3 + 2**32],
         "keep_last": [False],
     }
     expected = take(impl.BatchStream(impl.DataLoader(**own)), 12)
@@ -350,6 +357,17 @@ def test_a_state_of_another_loader_is_refused(impl):
                 stream.load_state_dict(other.state_dict())
             assert name in str(caught.value)
             assert take(stream, 9) == expected[3:]
+
+
+def test_a_large_seed_is_kept_to_the_last_digit(impl):
+    for seed in (2**62 + 1, 2**63 - 1):
+        stream, other = (impl.BatchStream(impl.DataLoader(20, 4, each)) for each in (seed, seed - 1))
+        take(stream, 3)
+        resumed = impl.BatchStream(impl.DataLoader(20, 4, seed))
+        resumed.load_state_dict(stream.state_dict())
+        assert take(resumed, 4) == take(stream, 4)
+        with pytest.raises(ValueError, match="seed"):
+            stream.load_state_dict(other.state_dict())
 
 
 # Statistics of many: they take the longest, and come last.
