@@ -96,8 +96,10 @@ class AdamW(Optimizer):
         beta1, beta2 = options["betas"]
         state["n_steps"] += 1
         n = int(state["n_steps"])
-        mean += (1 - beta1) * (gradient - mean)
-        square += (1 - beta2) * (gradient * gradient - square)
+        mean *= beta1
+        mean += (1 - beta1) * gradient
+        square *= beta2
+        square += (1 - beta2) * gradient * gradient
         # The weights of all gradients so far add up to 1 - beta**n.
         size = np.sqrt(square / (1 - beta2**n)) + options["eps"]
         weights *= 1 - lr * options["weight_decay"]
