@@ -110,16 +110,12 @@ class Module:
 
     def train(self) -> Self:
         """Set ``is_training`` of this module and of all modules in it to True; return this module."""
-        return self._switch(True)
+        _switch(self, True)
+        return self
 
     def eval(self) -> Self:
         """Set ``is_training`` of this module and of all modules in it to False; return this module."""
-        return self._switch(False)
-
-    def _switch(self, is_training: bool) -> Self:
-        for _, each in _walk(self, "", set()):
-            if isinstance(each, Module):
-                each.is_training = is_training
+        _switch(self, False)
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -157,6 +153,12 @@ class Module:
         values = {name: np.array(state[name]) for name in own}
         for name, parameter in own.items():
             parameter.data[...] = values[name]
+
+
+def _switch(module: Module, is_training: bool) -> None:
+    for _, each in _walk(module, "", set()):
+        if isinstance(each, Module):
+            each.is_training = is_training
 
 
 def _walk(each: object, path: str, seen: set[int]) -> Iterator[tuple[str, object]]:

@@ -12,9 +12,9 @@ _DICTS = "    elif isinstance(each, dict):\n        inside = each\n"
 _SEEN = "    if id(each) in seen:\n        return\n"
 _MARK = "    seen.add(id(each))\n"
 _STATE = "return {name: parameter.data.copy() for name, parameter in self.named_parameters()}"
-_SWITCH = """        for _, each in _walk(self, "", set()):
-            if isinstance(each, Module):
-                each.is_training = is_training
+_SWITCH = """    for _, each in _walk(module, "", set()):
+        if isinstance(each, Module):
+            each.is_training = is_training
 """
 _NAMES = '        for name, each in _walk(self, "", set()):\n            if isinstance(each, Parameter):\n'
 _REFUSE = (
@@ -118,7 +118,7 @@ MISTAKES = {
             '        for name, each in _walk(self, "", set()):',
             '        for name, each in _walk(self, "", []):',
         ),
-        ('        for _, each in _walk(self, "", set()):', '        for _, each in _walk(self, "", []):'),
+        ('    for _, each in _walk(module, "", set()):', '    for _, each in _walk(module, "", []):'),
     ],
     "a module that holds its parent sends the walk round for ever": [
         (_MARK, "    if isinstance(each, Parameter):\n        seen.add(id(each))\n")
@@ -184,28 +184,31 @@ MISTAKES = {
     "a module starts in use, not in training": [("is_training: bool = True", "is_training: bool = False")],
     "the switch is one for all modules of a class": [
         (
-            "                each.is_training = is_training",
-            "                type(each).is_training = is_training",
+            "            each.is_training = is_training",
+            "            type(each).is_training = is_training",
         )
     ],
-    "the switch turns this module only": [(_SWITCH, "        self.is_training = is_training\n")],
+    "the switch turns this module only": [(_SWITCH, "    module.is_training = is_training\n")],
     "the switch turns modules that are attributes, not those in lists": [
         (
             _SWITCH,
-            "        self.is_training = is_training\n"
-            "        for each in list(vars(self).values()):\n"
-            "            if isinstance(each, Module) and each.is_training != is_training:\n"
-            "                each._switch(is_training)\n",
+            "    module.is_training = is_training\n"
+            "    for each in list(vars(module).values()):\n"
+            "        if isinstance(each, Module) and each.is_training != is_training:\n"
+            "            _switch(each, is_training)\n",
         )
     ],
-    "train and eval return nothing": [(_SWITCH + "        return self\n", _SWITCH)],
-    "train does nothing": [("return self._switch(True)", "return self")],
+    "train and eval return nothing": [
+        (f"        _switch(self, {mode})\n        return self\n", f"        _switch(self, {mode})\n")
+        for mode in (True, False)
+    ],
+    "train does nothing": [("        _switch(self, True)\n", "")],
     "eval takes requires_grad from the parameters": [
         (
             _SWITCH,
             _SWITCH
-            + "            if isinstance(each, Parameter):\n"
-            + "                each.requires_grad = is_training\n",
+            + "        if isinstance(each, Parameter):\n"
+            + "            each.requires_grad = is_training\n",
         )
     ],
     "in eval mode a call records nothing": [

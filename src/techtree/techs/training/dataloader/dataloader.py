@@ -150,17 +150,14 @@ class BatchStream:
     """
 
     def __init__(self, loader: DataLoader):
-        self.loader = loader
-        self._stand_at(0, 0)
-
-    def _stand_at(self, epoch: int, position: int) -> None:
-        self._epoch, self._position = epoch, position
-        self._batches = islice(self.loader.epoch(epoch), position, None)
+        self.loader, self._epoch, self._position = loader, 0, 0
+        self._batches = loader.epoch(0)
 
     def next_batch(self) -> np.ndarray:
         """Return the next batch, a new array: those of ``epoch(0)``, then of ``epoch(1)``, and so on."""
         if self._position == self.loader.n_batches:
-            self._stand_at(self._epoch + 1, 0)
+            self._epoch, self._position = self._epoch + 1, 0
+            self._batches = self.loader.epoch(self._epoch)
         self._position += 1
         return next(self._batches)
 
@@ -169,7 +166,7 @@ class BatchStream:
 
         Their number and sizes are the same for all loaders: no order of examples is stored.
         """
-        stands = self._settings() | {"epoch": self._epoch, "position": self._position}
+        stands = _settings(self.loader) | {"epoch": self._epoch, "position": self._position}
         return {name: np.array(value) for name, value in stands.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -187,14 +184,17 @@ class BatchStream:
             When one of the four is another, since other batches would follow; the message names it. The
             stream stays where it is.
         """
-        for name, own in self._settings().items():
+        for name, own in _settings(self.loader).items():
             if int(state[name]) != own:
                 raise ValueError(
                     f"the state must be of a loader with {name}={own}; got {int(state[name])}: "
                     f"make the loader as it was, or start a new stream"
                 )
-        self._stand_at(int(state["epoch"]), int(state["position"]))
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._batches = islice(self.loader.epoch(self._epoch), self._position, None)
 
-    def _settings(self) -> dict[str, int]:
-        names = ("n_examples", "batch_size", "seed", "keep_last")
-        return {name: int(getattr(self.loader, name)) for name in names}
+
+def _settings(loader: DataLoader) -> dict[str, int]:
+    """Return what decides the batches of a loader."""
+    names = ("n_examples", "batch_size", "seed", "keep_last")
+    return {name: int(getattr(loader, name)) for name in names}

@@ -18,14 +18,14 @@ _STREAM = 'random_stream(self.seed, f"shuffle, epoch {number}")'
 _ORDER = f"order = shuffled(self.n_examples, {_STREAM})"
 _STARTS = "starts = range(0, self.n_batches * self.batch_size, self.batch_size)"
 _GIVE = "return (order[start : start + self.batch_size].copy() for start in starts)"
-_STAND = "        self._stand_at(0, 0)\n"
-_NEXT = "            self._stand_at(self._epoch + 1, 0)\n"
+_STAND = "self.loader, self._epoch, self._position = loader, 0, 0\n        self._batches = loader.epoch(0)\n"
+_NEXT = "            self._epoch, self._position = self._epoch + 1, 0\n"
 _AT_END = "if self._position == self.loader.n_batches:"
 _STATE = "return {name: np.array(value) for name, value in stands.items()}"
-_STANDS = 'stands = self._settings() | {"epoch": self._epoch, "position": self._position}'
-_LOAD = '        self._stand_at(int(state["epoch"]), int(state["position"]))\n'
+_STANDS = 'stands = _settings(self.loader) | {"epoch": self._epoch, "position": self._position}'
+_LOAD = '        self._epoch, self._position = int(state["epoch"]), int(state["position"])\n'
+_GO = "        self._batches = islice(self.loader.epoch(self._epoch), self._position, None)\n"
 _OTHER = "            if int(state[name]) != own:\n"
-_SKIP = "islice(self.loader.epoch(epoch), position, None)"
 
 MISTAKES = {
     # The shuffle.
@@ -164,8 +164,10 @@ MISTAKES = {
     ],
     "an epoch before the first is accepted": [(_NUMBER, "        if False:\n")],
     # The stream.
-    "the stream repeats its first epoch": [(_NEXT, "            self._stand_at(self._epoch, 0)\n")],
-    "the stream begins with the second epoch": [(_STAND, "        self._stand_at(1, 0)\n")],
+    "the stream repeats its first epoch": [(_NEXT, "            self._position = 0\n")],
+    "the stream begins with the second epoch": [
+        (_STAND, _STAND.replace("loader, 0, 0", "loader, 1, 0").replace("epoch(0)", "epoch(1)"))
+    ],
     "the stream loses the last batch of each epoch": [
         (_AT_END, "if self._position == max(1, self.loader.n_batches - 1):")
     ],
@@ -173,26 +175,28 @@ MISTAKES = {
     "streams of one loader share their place": [
         (
             _STAND,
-            "        if not hasattr(loader, 'stream'):\n"
-            "            loader.stream = self\n"
-            "            self._stand_at(0, 0)\n"
-            "        self.__dict__ = loader.stream.__dict__\n",
+            f"{_STAND}"
+            "        if not hasattr(loader, 'place'):\n"
+            "            loader.place = self.__dict__\n"
+            "        self.__dict__ = loader.place\n",
         )
     ],
-    "a resumed stream begins its epoch again": [(_LOAD, '        self._stand_at(int(state["epoch"]), 0)\n')],
+    "a resumed stream begins its epoch again": [
+        (_LOAD, _LOAD.replace('int(state["position"])', "0")),
+    ],
     "a resumed stream gives the last batch again": [
-        (_LOAD, '        self._stand_at(int(state["epoch"]), max(0, int(state["position"]) - 1))\n')
+        (_LOAD, _LOAD.replace('int(state["position"])', 'max(0, int(state["position"]) - 1)')),
     ],
     "a resumed stream leaves a batch out": [
-        (_SKIP, "islice(self.loader.epoch(epoch), position + (position > 0), None)")
+        (_GO, _GO.replace("self._position,", "self._position + (self._position > 0),"))
     ],
-    "a resumed stream is in the first epoch": [
-        (_LOAD, '        self._stand_at(0, int(state["position"]))\n')
-    ],
+    "a resumed stream is in the first epoch": [(_LOAD, _LOAD.replace('int(state["epoch"])', "0"))],
     "a resumed stream goes on to the end of its epoch, and then to the first": [
-        (_LOAD, _LOAD + "        self._epoch = -1\n")
+        (_GO, _GO + "        self._epoch = -1\n")
     ],
-    "a stream cannot go back": [(_LOAD, '        if int(state["epoch"]) >= self._epoch:\n    ' + _LOAD)],
+    "a stream cannot go back": [
+        (_LOAD, '        if int(state["epoch"]) < self._epoch:\n            return\n' + _LOAD)
+    ],
     "the state holds the order of the epoch": [
         (
             _STANDS,
@@ -234,8 +238,8 @@ MISTAKES = {
     ],
     "the stream has moved when a state is refused": [
         (
-            "        for name, own in self._settings().items():\n",
-            _LOAD + "        for name, own in self._settings().items():\n",
+            "        for name, own in _settings(self.loader).items():\n",
+            _LOAD + _GO + "        for name, own in _settings(self.loader).items():\n",
         )
     ],
 }
