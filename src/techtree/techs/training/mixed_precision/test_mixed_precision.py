@@ -152,6 +152,9 @@ def test_other_dtypes_are_turned_into_float32_first(impl):
     same_bits(impl.round_to(np.array([257, -259, 0]), *BFLOAT16), np.array([256, -260, 0], np.float32))
     same_bits(impl.round_to(np.array([True, False]), *BFLOAT16), np.array([1, 0], np.float32))
     same_bits(impl.round_to(np.array([0.1], np.float16), *BFLOAT16), np.array([205 / 2048], np.float32))
+    halves = np.array([1 / 3, 1000, -65504, 6e-8, 0, -np.inf, 17], np.float16)
+    for form in [*FORMATS, (4, 10), (2, 23), (6, 2)]:
+        same_bits(impl.round_to(halves, *form), slow(halves, *form))
 
 
 def test_formats_that_there_are_not(impl):
@@ -252,6 +255,27 @@ def test_the_format_is_the_one_that_was_asked_for(impl):
         model[0].grad = np.array([1.1, 1e-7, 300.0], np.float32)
         weights.take_gradients()
         same_bits(weights.masters[0].grad, slow([1.1, 1e-7, 300.0], *form))
+
+
+def test_weights_of_one_shape_are_kept_apart(impl):
+    model = weights_of(*(np.full(2, value, np.float32) for value in (1, 2, 3)), np.full(2, 2, np.float32))
+    weights = impl.MasterWeights(model, *BFLOAT16)
+    assert [each.data.tolist() for each in weights.masters] == [[1, 1], [2, 2], [3, 3], [2, 2]]
+    for value, each in enumerate(model):
+        each.grad = np.full(2, value, np.float32)
+    weights.take_gradients()
+    assert [each.grad.tolist() for each in weights.masters] == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    weights.masters[3].data[:] = 7
+    weights.publish()
+    assert [each.data.tolist() for each in model] == [[1, 1], [2, 2], [3, 3], [7, 7]]
+
+
+def test_gradients_that_are_not_finite_move_as_they_are(impl):
+    model = weights_of(np.zeros(3, np.float32))
+    weights = impl.MasterWeights(model, *BFLOAT16)
+    model[0].grad = np.array([np.nan, np.inf, -np.inf], np.float32)
+    weights.take_gradients()
+    same_bits(weights.masters[0].grad, np.array([np.nan, np.inf, -np.inf], np.float32))
 
 
 def test_small_updates_add_up_in_the_masters(impl):
@@ -385,8 +409,13 @@ def test_gradients_are_divided_by_the_scale(impl):
     assert first.tolist() == [[2.0, -1.0]]
     assert (first.dtype, second.dtype, third.dtype) == (np.float32, np.float64, np.float32)
     assert (second.tolist(), third.tolist(), none) == ([0.5], 1.5, None)
-    assert parameters[3].grad is None
     assert third.shape == ()
+    assert parameters[0].grad.tolist() == [[2.0, -1.0]]
+    assert parameters[3].grad is None
+    for scale in (0.5, 0.75, 2.5, 1e-3, 2.0**40):
+        optimizer = Recorder(with_gradients(np.array([3.0])))
+        assert impl.LossScaler(scale=scale).step(optimizer) is True
+        assert optimizer.seen[0][0].tolist() == [pytest.approx(3.0 / scale, rel=1e-15)]
 
 
 def test_division_happens_in_the_dtype_of_the_gradient(impl):
@@ -420,6 +449,9 @@ def test_large_finite_gradients_are_no_overflow(impl):
     optimizer = Recorder([parameter])
     assert impl.LossScaler(scale=2.0).step(optimizer) is True
     assert optimizer.seen[0][0].tolist() == [float(np.float32(3e38)) / 2] * 4
+    optimizer = Recorder(with_gradients(np.full(4, 1e300)))
+    assert impl.LossScaler(scale=2.0).step(optimizer) is True
+    assert optimizer.seen[0][0].tolist() == [5e299] * 4
 
 
 def scales(scaler, outcomes):
@@ -430,7 +462,7 @@ def scales(scaler, outcomes):
         before = scaler.scale
         assert scaler.step(optimizer) is is_good
         if is_good:
-            assert optimizer.seen[0][0].tolist() == [float(np.float32(1 / before))]
+            assert optimizer.seen[0][0].tolist() == [pytest.approx(1 / before, rel=1e-6)]
         found.append(scaler.scale)
     return found
 
@@ -450,7 +482,10 @@ def test_the_scale_grows_after_enough_good_steps_in_a_row(impl):
     ]
     assert scales(impl.LossScaler(8.0, 2), [False, False, True, False, True, True]) == [4, 2, 2, 1, 1, 2]
     assert scales(impl.LossScaler(8.0, 2), [True, True, False, True, True]) == [8, 16, 8, 8, 16]
-    assert scales(impl.LossScaler(1.0, 2), [False, False]) == [0.5, 0.25]
+    assert scales(impl.LossScaler(1.0, 2), [False, False, True]) == [0.5, 0.25, 0.25]
+    # No scale is too large or too small.
+    assert scales(impl.LossScaler(2.0**100, 1), [True] * 20) == [2.0 ** (101 + n) for n in range(20)]
+    assert scales(impl.LossScaler(2.0**-60, 1), [False] * 20) == [2.0 ** (-61 - n) for n in range(20)]
 
 
 def test_the_defaults(impl):
@@ -472,9 +507,9 @@ def test_a_step_without_any_gradient_is_a_good_one(impl):
 
 def test_a_scaler_goes_on_from_its_state(impl):
     outcomes = [True, True, False, True, True, True, True, True, False, True, True, True]
-    for at in range(len(outcomes)):
-        whole = scales(impl.LossScaler(64.0, 3), outcomes)
-        first = impl.LossScaler(64.0, 3)
+    for at, scale in itertools.product(range(len(outcomes)), (64.0, 0.7)):
+        whole = scales(impl.LossScaler(scale, 3), outcomes)
+        first = impl.LossScaler(scale, 3)
         scales(first, outcomes[:at])
         state = {name: np.array(each) for name, each in first.state_dict().items()}
         for each in state.values():

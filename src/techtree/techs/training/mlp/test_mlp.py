@@ -98,14 +98,14 @@ def test_the_parts_of_a_network(impl, rng):
 @pytest.mark.parametrize("activation", [relu, tanh, gelu, times_three])
 def test_the_initial_weights(impl, activation):
     """Those of `Linear`, drawn one after the other; gains of three digits are enough."""
-    widths = [3, 50, 40, 2]
-    model = impl.MLP(widths, np.random.default_rng(5), activation)
-    rng = np.random.default_rng(5)
-    gains = [gain_of(activation), gain_of(activation), 1.0]
-    for layer, shape, gain in zip(model.layers, itertools.pairwise(widths), gains, strict=True):
-        expected = Linear(*shape, rng, gain=gain)
-        np.testing.assert_allclose(layer.weight.data, expected.weight.data, rtol=2e-3)
-        assert (layer.bias.data == 0).all()
+    for widths in ([3, 50, 2], [3, 50, 40, 2], [2, 9, 8, 7, 6, 5, 4, 3]):
+        model = impl.MLP(widths, np.random.default_rng(5), activation)
+        rng = np.random.default_rng(5)
+        gains = [gain_of(activation)] * (len(widths) - 2) + [1.0]
+        for layer, shape, gain in zip(model.layers, itertools.pairwise(widths), gains, strict=True):
+            expected = Linear(*shape, rng, gain=gain)
+            np.testing.assert_allclose(layer.weight.data, expected.weight.data, rtol=2e-3)
+            assert (layer.bias.data == 0).all()
     (only,) = impl.MLP([4, 3], np.random.default_rng(5), activation).layers
     np.testing.assert_allclose(
         only.weight.data, Linear(4, 3, np.random.default_rng(5)).weight.data, rtol=1e-12
@@ -207,7 +207,7 @@ def slow_fit(weights, x, y, lr, batches_by_epoch):
         (12, 12, False, 3),
         (11, 4, True, 2),
         (11, 4, False, 3),
-        (5, 1, False, 2),
+        (5, 1, False, 9),
         (3, 7, True, 2),
     ],
 )
@@ -289,6 +289,26 @@ def test_each_label_belongs_to_its_example(impl):
         model = Noting()
         (loss,) = impl.fit(model, x, y, SGD(model.parameters(), lr=0.0), NotingLoader([batch]), 1)
         assert loss == pytest.approx(cross_entropy(x[batch], y[batch])[1].mean(), rel=1e-12)
+
+
+def test_every_epoch_is_trained_whatever_the_losses_do(impl):
+    """With a rate that is far too large they rise; with nothing left to learn they stay."""
+    x, y = np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([0, 1])
+    for lr in (40.0, 0.5, 0.0):
+        model = Noting()
+        losses = impl.fit(
+            model, x, 1 - y, SGD(model.parameters(), lr=lr), NotingLoader(*[[[0], [1]]] * 12), 12
+        )
+        rising = impl.fit(model, x, y, SGD(model.parameters(), lr=1e-3), NotingLoader(*[[[0], [1]]] * 5), 5)
+        assert (len(losses), len(rising)) == (12, 5)
+        assert len(model.calls) == 2 * (12 + 5)
+
+
+def test_more_classes_than_a_byte_can_tell(impl, rng):
+    x, y = rng.normal(size=(4, 300)), np.array([299, 256, 0, 44])
+    model = Noting()
+    (loss,) = impl.fit(model, x, y, SGD(model.parameters(), lr=0.0), NotingLoader([[0, 1, 2, 3]]), 1)
+    assert loss == pytest.approx(cross_entropy(x, y)[1].mean(), rel=1e-12)
 
 
 def test_losses_are_those_before_the_steps(impl):
@@ -386,12 +406,15 @@ def test_accuracy_by_hand(impl):
         assert got == expected
     assert impl.accuracy(Keep(), x[:1], np.array([0])) == 1.0
     assert impl.accuracy(Keep(), x[:3], np.array([0, 1, 1])) == 2 / 3
+    near = np.array([[1.0, 1 + 1e-12], [1 + 1e-12, 1.0], [-1e9, -1e9 - 1e-3]])
+    assert impl.accuracy(Keep(), near, np.array([1, 0, 0])) == 1.0
     assert impl.accuracy(Keep(), x.astype(np.float32), np.array([0, 1, 2, 0], np.uint8)) == 0.75
 
 
 def test_accuracy_is_its_definition(impl, rng):
-    for n, k in ((1, 2), (2, 2), (7, 3), (130, 5), (1000, 140), (3, 1)):
-        x, y = rng.normal(size=(n, k)) * 1e3, rng.integers(k, size=n)
+    for n, k in ((1, 2), (2, 2), (7, 3), (130, 5), (1000, 300), (3, 1)):
+        x = rng.normal(size=(n, k)) * 1e3
+        y = np.where(rng.random(n) < 0.7, x.argmax(axis=1), rng.integers(k, size=n))
         x.flags.writeable = y.flags.writeable = False
         right = sum(
             int(max(range(k), key=row.__getitem__) == label) for row, label in zip(x.tolist(), y, strict=True)
@@ -457,6 +480,7 @@ def test_one_batch_is_learned_by_heart(impl, rng):
     x, y = rng.normal(size=(16, 8)), rng.integers(4, size=16)
     model = impl.MLP([8, 64, 4], rng)
     losses = impl.fit(model, x, y, SGD(model.parameters(), lr=0.1, momentum=0.9), DataLoader(16, 16, 0), 120)
+    assert len(losses) == 120
     assert losses[0] > 1
     assert losses[-1] < 0.05
     assert impl.accuracy(model, x, y) == 1.0

@@ -79,7 +79,7 @@ def test_accumulating_by_hand(impl):
 
 def test_portions_are_one_batch(impl, rng):
     """Each example counts once, however they are cut; 1e-12 is far above the rounding of sums this short."""
-    for sizes in [(1,), (7,), (3, 3, 3), (1, 5), (4, 1, 2, 6), (2,) * 9, (40, 1), (1, 40), (200, 131)]:
+    for sizes in [(1,), (7,), (3, 3, 3), (1, 5), (4, 1, 2, 6), (2,) * 40, (40, 1), (1, 40), (200, 131)]:
         batches = [(np.ones((1, 3)), np.ones(1)), *portions(rng, sizes)]
         model = Affine()
         kept = [each.data.copy() for each in model.parameters()]
@@ -92,6 +92,7 @@ def test_portions_are_one_batch(impl, rng):
             assert loss == pytest.approx(expected, rel=1e-12)
             np.testing.assert_allclose(model.w.grad, dw, rtol=1e-11, atol=1e-12)
             np.testing.assert_allclose(model.b.grad, db, rtol=1e-11, atol=1e-12)
+            assert impl.evaluate(model, squares, batches) == pytest.approx(expected, rel=1e-12)
             assert model.w.grad.shape == (3,)
             assert model.b.grad.shape == ()
             assert model.is_training is (mode == model.train)
@@ -107,6 +108,10 @@ def test_batches_of_any_kind(impl, rng):
     def distances(model, batch):
         error = (model.b - batch.astype(np.float64)).reshape(batch.size)
         return (error * error).sum(), batch.size
+
+    def opposite(model, batch):
+        loss, n = distances(model, batch)
+        return -loss, n
 
     lists = [
         [rng.normal(size=shape) for shape in shapes]
@@ -127,6 +132,9 @@ def test_batches_of_any_kind(impl, rng):
         assert model.b.grad is None
         assert impl.accumulate(model, distances, batches) == pytest.approx(expected, rel=1e-12)
         assert float(model.b.grad) == pytest.approx(2 * (0.5 - entries).mean(), rel=1e-10, abs=1e-10)
+        # The logarithm of a density may be of either sign.
+        assert impl.accumulate(model, opposite, batches) == pytest.approx(-expected, rel=1e-12)
+        assert impl.evaluate(model, opposite, batches * 20) == pytest.approx(-expected, rel=1e-12)
         assert all(np.array_equal(a, b) for a, b in zip(batches, kept, strict=True))
 
 
@@ -256,7 +264,8 @@ class Part:
     """Holds arrays for a checkpoint, and counts what is done with it."""
 
     def __init__(self, **arrays):
-        self.arrays, self.n_loads = {name.replace("_", "."): np.array(x) for name, x in arrays.items()}, 0
+        arrays = {name.replace("_", "."): np.array(x) for name, x in arrays.items()}
+        self.arrays, self.n_loads = arrays, 0
 
     def state_dict(self):
         return dict(self.arrays)
@@ -283,7 +292,7 @@ def test_a_checkpoint_is_one_plain_file(impl, tmp_path):
 def test_what_was_saved_is_loaded(impl, tmp_path):
     for path in (tmp_path / "a", str(tmp_path / "b")):
         parts = {
-            "x": Part(a_b=[[1.5, -2.0]], c=np.zeros((0, 3), np.float32)),
+            "x": Part(_a_b_=[[1.5, -2.0]], c=np.zeros((0, 3), np.float32)),
             "y": Part(),
             "z": Part(a=[True]),
         }
@@ -301,8 +310,9 @@ def test_what_was_saved_is_loaded(impl, tmp_path):
                 assert got[key].shape == value.shape
             assert others[name].n_loads == 1
             assert part.n_loads == 0
-        impl.save_checkpoint(path, 10**12, parts)
-        assert impl.load_checkpoint(path, others) == 10**12
+        for step in (10**12, 2**24 + 1, 3):  # an earlier step replaces a later one, too
+            impl.save_checkpoint(path, step, parts)
+            assert impl.load_checkpoint(path, others) == step
 
 
 def test_an_old_checkpoint_is_replaced_whole(impl, tmp_path):
@@ -471,6 +481,44 @@ def test_each_group_has_its_own_rate_times_the_factor(impl):
         expected = [[0.1 * factor, 0.02 * factor] for factor in (0.25, 0.5, 0.75, 1.0, 1.25)]
         np.testing.assert_allclose(run.optimizer.rates, expected, rtol=1e-12)
         assert [group["lr"] for group in run.optimizer.groups] == [0.1, 0.02]  # its own again
+
+
+def test_long_gradients_are_not_clipped_unless_told(impl):
+    run = noting_run()
+
+    def steep(model, batch):
+        loss, n = regression(model, batch)
+        return loss * 1e9, n
+
+    run.loss = steep
+    run.train(impl, 1, schedule=lambda step: 1e-12)
+    assert run.optimizer.norms[0] > 1e8
+
+
+def test_the_batches_of_a_step_come_in_the_order_of_the_stream(impl):
+    run, seen = noting_run(), []
+
+    def noting(model, batch):
+        seen.append(batch.tolist())
+        return regression(model, batch)
+
+    run.loss = noting
+    run.train(impl, 4, n_accumulate=3)
+    stream = BatchStream(run.stream.loader)
+    assert seen == [stream.next_batch().tolist() for _ in range(12)]
+
+
+def test_errors_of_the_loss_pass_through(impl):
+    for error in (ArithmeticError, ValueError, KeyboardInterrupt):
+
+        def failing(model, batch, error=error):
+            raise error
+
+        run = noting_run()
+        run.loss = failing
+        with pytest.raises(error):
+            run.train(impl, 3)
+        assert [group["lr"] for group in run.optimizer.groups] == [0.1, 0.02]
 
 
 def test_rates_are_put_back_after_an_error(impl):
