@@ -34,9 +34,11 @@ class Tensor:
     broadcast, and treat axes, as NumPy does: ``@`` takes stacks of matrices and operands with one axis.
     Arrays and numbers are constants. Numbers (also as arrays without axes), and arrays of integers or
     booleans, take the dtype of the tensor, so that float32 stays float32; otherwise dtypes mix as in NumPy.
-    Every operation gives a new tensor. Its data may share memory with its operands', and its
-    ``requires_grad`` is true if that of an operand is. The methods take the arguments of NumPy's of the same
-    name: an axis may be negative, ``axis=()`` is none. Shapes that do not fit are a ``ValueError``.
+    Every operation gives a new tensor, also ``x + 0`` and ``x += y``, and leaves its operands as they are. Its
+    data may share memory with theirs, and its ``requires_grad`` is true if that of an operand is. The methods
+    take the arguments of NumPy's of the same name: an axis may be negative, ``axis=()`` is none. Shapes that
+    do not fit, and axes that do not exist or occur twice, are a ``ValueError``. Results and gradients are
+    right up to rounding, for float64 entries from 1e-100 to 1e100 in size, and 0, wherever they are defined.
 
     Parameters
     ----------
@@ -167,7 +169,7 @@ class Tensor:
         return _tensors(other, self)[0] @ self
 
     def exp(self):
-        """Return e to the power of each entry."""
+        """Return e to the power of each entry, up to the largest that a float can hold."""
         value = np.exp(self.data)
         return record(value, (self, lambda g: g * value))
 
@@ -181,7 +183,7 @@ class Tensor:
         return record(value, (self, lambda g: g / (2 * value)))
 
     def tanh(self):
-        """Return the hyperbolic tangent of each entry."""
+        """Return the hyperbolic tangent of each entry, of any size."""
         value = np.tanh(self.data)
         return record(value, (self, lambda g: g * (1 - value * value)))
 
@@ -223,7 +225,7 @@ class Tensor:
         return record(self.data.swapaxes(first, second), (self, lambda g: g.swapaxes(first, second)))
 
     def __getitem__(self, index):
-        """Select as NumPy does; an entry that is selected twice receives both gradients."""
+        """Select as NumPy does, errors included; an entry that is selected twice receives both gradients."""
         value = self.data[index]
 
         def pull_back(g):
@@ -243,9 +245,10 @@ class Tensor:
     def backward(self, gradient: np.ndarray | None = None) -> None:
         """Add to ``grad`` of the tensors that this one was computed from the gradient with respect to them.
 
-        Only tensors that were made with ``requires_grad=True`` receive one; that of a result is dropped as
-        soon as it has been passed on, and its ``grad`` stays None. The first gradient to arrive is set, later
-        ones, of this call or the next, are added. Calling `backward` again adds the same again.
+        Only tensors that were made with ``requires_grad=True`` receive one, also where it is 0; that of a
+        result is dropped as soon as it has been passed on, and its ``grad`` stays None. The first gradient to
+        arrive is set, later ones, of this call or the next, are added. Calling `backward` again adds the same
+        again.
 
         Parameters
         ----------
@@ -262,7 +265,8 @@ class Tensor:
         Notes
         -----
         Each ``grad`` is a writable array of its own: it shares no memory with another, with ``gradient`` or
-        with any data. Chains of a hundred thousand operations are fine.
+        with any data. Chains of twenty thousand operations are fine, and so are graphs with an astronomical
+        number of paths.
         """
         if not self.requires_grad:
             raise ValueError("backward needs a tensor with requires_grad, computed outside of no_grad")
@@ -290,14 +294,16 @@ def record(value: np.ndarray, *edges: tuple[Tensor, Callable[[np.ndarray], np.nd
     edges
         A pair for each input: the tensor, and a function. It takes the gradient ``g`` with respect to the
         result, an array of the result's shape and dtype, which it must not change. It returns the gradient
-        with respect to the input, of any dtype, in the input's shape or in one that this broadcasts to; what
-        was repeated is then summed. The same input may come twice.
+        with respect to the input, an array or nested list of any dtype, in the input's shape or in one that
+        this broadcasts to; what was repeated is then summed, and what was returned stays as it is. The same
+        input may come twice.
 
     Returns
     -------
     Tensor
         Needs a gradient if an input does and nothing forbids it (`no_grad`); otherwise a constant that
-        remembers nothing. The functions are called only by `backward`, and only for inputs that need it.
+        remembers nothing. The functions are called only by `backward`, once each, when ``g`` is complete, and
+        only for inputs that need it.
 
     Examples
     --------
@@ -315,7 +321,7 @@ def record(value: np.ndarray, *edges: tuple[Tensor, Callable[[np.ndarray], np.nd
 
 
 def where(mask: np.ndarray, a, b) -> Tensor:
-    """Take each entry from ``a`` where the mask is true, from ``b`` elsewhere; the three broadcast.
+    """Take each entry from ``a`` where the mask is true, from ``b`` elsewhere; all three broadcast.
 
     Parameters
     ----------
@@ -334,7 +340,7 @@ def where(mask: np.ndarray, a, b) -> Tensor:
 
 
 def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
-    """Join tensors, or arrays as constants, along an axis that they have."""
+    """Join tensors, or arrays as constants, along an axis that they have; dtypes mix as in `Tensor`."""
     tensors = _tensors(*tensors)
     value = np.concatenate([each.data for each in tensors], axis=axis)
     ends = np.cumsum([each.shape[axis] for each in tensors])
@@ -355,7 +361,7 @@ def einsum(spec: str, *operands) -> Tensor:
     spec
         As in `techtree.techs.ground.einsum`, with ``->``, and no letter twice in a term.
     operands
-        One for each term.
+        One for each term; their dtypes mix as in the operators of `Tensor`.
 
     Raises
     ------
