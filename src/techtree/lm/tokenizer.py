@@ -424,7 +424,7 @@ def _library_tokenizer(spec: Mapping[str, Any]) -> tokenizers.Tokenizer:
         raise InputError(f"the tokenizer is damaged ({error}): make it again, or copy it again") from error
 
 
-def _encoded(library: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+def _encoded(library: tokenizers.Tokenizer, text: str) -> Any:
     """Ask the library for the ids of a text.
 
     Raises
