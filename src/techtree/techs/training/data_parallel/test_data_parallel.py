@@ -336,6 +336,19 @@ def test_gradients_are_weighted_by_examples(impl, rng):
                 ]
 
 
+def test_many_workers_many_parameters_and_counts_of_any_kind(impl, rng):
+    shapes = [(), (1,), (0,), (2, 3), (3, 2), (1, 1, 4), (40, 5)] * 4
+    for counts in ([np.int64(3), np.int32(1)], np.arange(12), [10**9, 1, 5], (2,) * 17):
+        replicas = [tuple(each) for each in replicas_of(rng, len(counts), shapes=shapes)]
+        expected = weighted_means(replicas, [int(n) for n in counts])
+        impl.average_gradients(tuple(replicas), counts, Ring(len(counts)))
+        for replica in replicas:
+            for parameter, mean in zip(replica, expected, strict=True):
+                assert parameter.grad.dtype == np.float64
+                assert parameter.grad.shape == parameter.shape
+                assert np.abs(parameter.grad - mean).max(initial=0) < 1e-12
+
+
 def test_gradients_of_replicas_share_no_memory(impl, rng):
     for n in (1, 3):
         replicas = replicas_of(rng, n)
@@ -513,3 +526,18 @@ def test_two_sharded_optimizers_share_nothing(impl, rng):
     first.step([1, 1])
     assert all(np.array_equal(a.data, b) for a, b in zip(others[0], before, strict=True))
     assert int(second.optimizers[0].state_dict()["0.n_steps"]) == 0
+
+
+def test_many_workers_and_thousands_of_entries(impl, rng):
+    for n, size in ((8, 2050), (13, 1000), (16, 16), (20, 3), (33, 100), (3, 20_000)):
+        arrays = [rng.normal(size=size).astype(np.float32) for _ in range(n)]
+        wide = np.array(arrays, np.float64)
+        ring = Ring(n)
+        for each in impl.all_reduce(arrays, ring):
+            close(each, wide.sum(axis=0), n, np.abs(wide).sum(axis=0), np.float32)
+        ring.require_quiet(2 * (n - 1))
+        sums = impl.reduce_scatter(arrays, Ring(n))
+        assert [len(each) for each in sums] == [stop - start for start, stop in slow_shards(size, n)]
+        close(np.concatenate(sums), wide.sum(axis=0), n, np.abs(wide).sum(axis=0), np.float32)
+        for each in impl.all_gather(sums, Ring(n)):
+            assert np.array_equal(each, np.concatenate(sums))

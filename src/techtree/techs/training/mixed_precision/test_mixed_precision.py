@@ -97,26 +97,6 @@ def test_every_nan_stays_nan(impl):
         assert np.isnan(impl.round_to(bits.view(np.float32), *form)).all()
 
 
-def test_rounding_is_its_definition(impl, rng):
-    """Hard cases, and numbers of any bits."""
-    for form in FORMATS:
-        bits = rng.integers(2**32, size=60, dtype=np.uint32).view(np.float32)
-        x = np.concatenate([hard_cases(rng, *form), bits])
-        same_bits(impl.round_to(x, *form), slow(x, *form))
-
-
-def test_float16_is_that_of_numpy(impl, rng):
-    """Numbers of the format, points halfway to the next, and what lies beside these."""
-    bits = np.concatenate([rng.integers(0x7C00 - 1, size=300), [0, 1, 2, 0x3FF, 0x400, 0x7BFE]])
-    values = bits.astype(np.uint16).view(np.float16).astype(np.float32)
-    above = (bits + 1).astype(np.uint16).view(np.float16).astype(np.float32)
-    x = neighbours(np.concatenate([values, (values + above) / 2, [65504, 65520, 1e6]]))
-    with np.errstate(over="ignore"):
-        expected = x.astype(np.float16).astype(np.float32)
-    same_bits(impl.round_to(x, *FLOAT16), expected)
-    same_bits(impl.round_to(-x, *FLOAT16), -expected)
-
-
 def test_float32_is_left_as_it_is(impl, rng):
     bits = rng.integers(2**32, size=2000, dtype=np.uint32).view(np.float32)
     bits[:500] *= np.float32(1e-38)  # subnormal numbers, too
@@ -128,14 +108,6 @@ def test_rounding_twice_is_rounding_once(impl, rng):
     for form in FORMATS:
         once = impl.round_to(x, *form)
         same_bits(impl.round_to(once, *form), once)
-
-
-def test_rounding_everywhere(impl, rng):
-    """All shapes, dtypes and layouts; a result is float32, and new."""
-    cases = battery.cases(rng, "... n", options=[{"n_exponent": 8, "n_mantissa": 7}])
-    cases += battery.cases(rng, "n m", options=[{"n_exponent": 4, "n_mantissa": 3}], layouts=[])
-    cases.append(battery.Case("no axes", (np.array(0.1, np.float32),), {"n_exponent": 5, "n_mantissa": 10}))
-    battery.sweep(impl.round_to, slow, cases, ulps=0, dtype=np.float32)
 
 
 def test_what_is_already_representable_is_copied(impl):
@@ -179,20 +151,6 @@ def test_cast_rounds_both_ways(impl):
     same_bits(y.data, np.array([1, 0, np.inf], np.float32))
     y.backward(np.array([1e-8, 1e5, 3e-8], np.float32))  # 3e-8 is more than half of 2**-24
     same_bits(x.grad, np.array([0, np.inf, 2.0**-24], np.float32))
-
-
-def test_cast_everywhere(impl, rng):
-    cases = battery.cases(rng, "... n", options=[{"n_exponent": 5, "n_mantissa": 10}])
-
-    def rounded(x, **form):
-        tensor = Tensor(x, requires_grad=True)
-        result = impl.cast(tensor, **form)
-        result.backward(np.full(x.shape, 1 / 3, np.float32))
-        assert tensor.grad.shape == x.shape
-        assert (tensor.grad.astype(np.float32) == np.float32(1365 / 4096)).all()
-        return result.data
-
-    battery.sweep(rounded, slow, cases, ulps=0, dtype=np.float32)
 
 
 def test_cast_inside_of_a_computation(impl, rng):
@@ -488,6 +446,35 @@ def test_the_scale_grows_after_enough_good_steps_in_a_row(impl):
     assert scales(impl.LossScaler(2.0**-60, 1), [False] * 20) == [2.0 ** (-61 - n) for n in range(20)]
 
 
+def test_any_number_of_steps_until_it_grows(impl):
+    for n_growth in (1, 2, 5, 7, 16, 33, 100):
+        expected = [2.0 ** (3 + (n + 1) // n_growth) for n in range(3 * n_growth)]
+        assert scales(impl.LossScaler(8.0, n_growth), [True] * (3 * n_growth)) == expected
+        # An overflow one step before it would have grown.
+        outcomes = [True] * (n_growth - 1) + [False] + [True] * n_growth
+        assert scales(impl.LossScaler(8.0, n_growth), outcomes)[-1] == 8.0
+
+
+def test_many_weights_of_all_shapes(impl, rng):
+    shapes = [(), (1,), (0,), (3, 0), (2, 3, 4), (1, 1), (200, 7), (7, 200), (1500,)] * 3
+    start = [rng.normal(size=shape).astype(rng.choice([np.float32, np.float64])) for shape in shapes]
+    for form in (BFLOAT16, FLOAT16):
+        model = weights_of(*start)
+        weights = impl.MasterWeights(tuple(model), *form)
+        assert len(weights.masters) == len(model)
+        for parameter in model:
+            parameter.grad = np.asarray(rng.normal(size=parameter.shape).astype(parameter.dtype))
+        gradients = [each.grad.copy() for each in model]
+        weights.take_gradients()
+        for parameter, master, each, gradient in zip(model, weights.masters, start, gradients, strict=True):
+            same_bits(master.data, each.astype(np.float32))
+            same_bits(master.grad, impl.round_to(gradient, *form))
+            assert np.array_equal(parameter.data, impl.round_to(each, *form))
+            assert parameter.dtype == each.dtype
+            assert parameter.grad is None
+        assert sorted(weights.state_dict()) == sorted(map(str, range(len(shapes))))
+
+
 def test_the_defaults(impl):
     scaler, optimizer = impl.LossScaler(), Recorder(weights_of(np.zeros(1)))
     assert scaler.scale == 65536.0
@@ -548,3 +535,64 @@ def test_training_with_all_of_it(impl, rng):
     assert ends[1.0] == [0.0, 0.0, 0.0]
     # Rounded inputs and weights: the error is a few times float16's 2**-11.
     assert np.abs(np.array(ends[2.0**20]) - [1.0, -2.0, 0.5]).max() < 0.01
+
+
+def test_rounding_is_its_definition(impl, rng):
+    """Hard cases, and numbers of any bits."""
+    for form in FORMATS:
+        bits = rng.integers(2**32, size=60, dtype=np.uint32).view(np.float32)
+        x = np.concatenate([hard_cases(rng, *form), bits])
+        same_bits(impl.round_to(x, *form), slow(x, *form))
+
+
+def test_rounding_everywhere(impl, rng):
+    """All shapes, dtypes and layouts; a result is float32, and new."""
+    cases = battery.cases(rng, "... n", options=[{"n_exponent": 8, "n_mantissa": 7}])
+    cases += battery.cases(rng, "n m", options=[{"n_exponent": 4, "n_mantissa": 3}], layouts=[])
+    cases.append(battery.Case("no axes", (np.array(0.1, np.float32),), {"n_exponent": 5, "n_mantissa": 10}))
+    battery.sweep(impl.round_to, slow, cases, ulps=0, dtype=np.float32)
+
+
+def test_cast_everywhere(impl, rng):
+    cases = battery.cases(rng, "... n", options=[{"n_exponent": 5, "n_mantissa": 10}])
+
+    def rounded(x, **form):
+        tensor = Tensor(x, requires_grad=True)
+        result = impl.cast(tensor, **form)
+        result.backward(np.full(x.shape, 1 / 3, np.float32))
+        assert tensor.grad.shape == x.shape
+        assert (tensor.grad.astype(np.float32) == np.float32(1365 / 4096)).all()
+        return result.data
+
+    battery.sweep(rounded, slow, cases, ulps=0, dtype=np.float32)
+
+
+def test_float16_is_that_of_numpy(impl, rng):
+    """Numbers of the format, points halfway to the next, and what lies beside these."""
+    bits = np.concatenate([rng.integers(0x7C00 - 1, size=300), [0, 1, 2, 0x3FF, 0x400, 0x7BFE]])
+    values = bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    above = (bits + 1).astype(np.uint16).view(np.float16).astype(np.float32)
+    x = neighbours(np.concatenate([values, (values + above) / 2, [65504, 65520, 1e6]]))
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16).astype(np.float32)
+    same_bits(impl.round_to(x, *FLOAT16), expected)
+    same_bits(impl.round_to(-x, *FLOAT16), -expected)
+
+
+def test_every_format_there_is(impl, rng):
+    for n_exponent, n_mantissa in itertools.product(range(2, 9), range(1, 24)):
+        reach = 2 ** (n_exponent - 1)
+        sizes = 2.0 ** rng.uniform(max(-148, 1 - reach - n_mantissa), min(reach + 0.2, 127.9), size=10)
+        halves = 1 + (rng.integers(2**n_mantissa, size=4) + 0.5) / 2**n_mantissa
+        x = np.concatenate([sizes, -sizes, halves, [2.0 ** min(reach - 1, 127)]]).astype(np.float32)
+        same_bits(impl.round_to(x, n_exponent, n_mantissa), slow(x, n_exponent, n_mantissa))
+
+
+def test_thousands_of_numbers(impl, rng):
+    x = rng.normal(size=(3, 40, 1100)).astype(np.float32)
+    for form in (BFLOAT16, FLOAT16):
+        got = impl.round_to(x, *form)
+        assert got.shape == x.shape
+        chosen = rng.integers(x.size, size=200)
+        same_bits(got.reshape(-1)[chosen], slow(x.reshape(-1)[chosen], *form))
+        assert np.abs(got - x).max() <= np.abs(x).max() * 2.0 ** -(form[1] + 1)

@@ -311,6 +311,28 @@ def test_more_classes_than_a_byte_can_tell(impl, rng):
     assert loss == pytest.approx(cross_entropy(x, y)[1].mean(), rel=1e-12)
 
 
+def test_labels_of_every_integer_dtype(impl, rng):
+    x, y = rng.normal(size=(9, 5)), rng.integers(5, size=9)
+    expected = cross_entropy(x, y)[1].mean()
+    right = (x.argmax(axis=1) == y).mean()
+    for dtype in battery.INTEGERS[:-1]:
+        model = Noting()
+        optimizer = SGD(model.parameters(), lr=0.0)
+        (loss,) = impl.fit(model, x, y.astype(dtype), optimizer, NotingLoader([np.arange(9)]), 1)
+        assert loss == pytest.approx(expected, rel=1e-12)
+        assert impl.accuracy(Keep(), x, y.astype(dtype)) == pytest.approx(right, rel=1e-12)
+
+
+def test_thousands_of_examples_and_many_batches(impl, rng):
+    for n, batch_size in ((3000, 1000), (1200, 7), (513, 512)):
+        x, y = rng.normal(size=(n, 4)), rng.integers(4, size=n)
+        model, loader = Noting(), DataLoader(n, batch_size, seed=0, keep_last=True)
+        losses = impl.fit(model, x, y, SGD(model.parameters(), lr=0.0), loader, 2)
+        np.testing.assert_allclose(losses, [cross_entropy(x, y)[1].mean()] * 2, rtol=1e-12)
+        assert len(model.calls) == 2 * loader.n_batches
+        assert impl.accuracy(Keep(), x, y) == pytest.approx((x.argmax(axis=1) == y).mean(), rel=1e-12)
+
+
 def test_losses_are_those_before_the_steps(impl):
     x, y = np.array([[0.0, 1.0], [0.0, 2.0]]), np.array([1, 1])
     model = Noting()

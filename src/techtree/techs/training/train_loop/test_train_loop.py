@@ -436,6 +436,7 @@ def slow_training(n_steps, n_accumulate=1, schedule=lambda step: 1.0, max_norm=m
         (6, {"max_norm": 0.5}),
         (6, {"max_norm": 3.0, "schedule": cosine, "n_accumulate": 2}),
         (0, {}),
+        (3, {"n_accumulate": 17}),
     ],
 )
 def test_training_is_its_definition(impl, n_steps, options):
@@ -587,48 +588,6 @@ def failing_at(n):
     return loss
 
 
-@pytest.mark.parametrize("options", [{"save_every": 1}, {"save_every": 2, "n_accumulate": 2}])
-def test_a_run_that_is_killed_ends_as_if_it_was_not(impl, tmp_path, options):
-    """Killed in one call of the loss after the other, then made anew: all is equal to the bit."""
-    options = options | {"schedule": cosine, "max_norm": 2.0}
-    whole = Run()
-    losses = whole.train(impl, 5, **options)
-    n_calls = 5 * options.get("n_accumulate", 1)
-    for at in range(1, n_calls + 1, options.get("n_accumulate", 1) * 2 - 1):
-        path = tmp_path / f"run-{at}"
-        first = Run(loss=failing_at(at))
-        with pytest.raises(Killed):
-            first.train(impl, 5, path=path, **options)
-        second = Run()
-        rest = second.train(impl, 5, path=path, **options)
-        assert second.state() == whole.state(), f"killed at call {at}"
-        assert rest == losses[len(losses) - len(rest) :]
-        done = (at - 1) // options.get("n_accumulate", 1)  # whole steps before the kill
-        assert len(rest) == 5 - done // options["save_every"] * options["save_every"]
-
-
-def test_a_run_that_is_killed_twice_and_while_it_saves(impl, tmp_path):
-    whole = Run("sgd")
-    whole.train(impl, 6)
-    path = tmp_path / "run"
-    for at in (3, 2):
-        run = Run("sgd", loss=failing_at(at))
-        with pytest.raises(Killed):
-            run.train(impl, 6, path=path, save_every=1)
-
-    class KilledStream(BatchStream):
-        def state_dict(self):
-            raise Killed
-
-    run = Run("sgd")
-    run.stream = KilledStream(run.stream.loader)
-    with pytest.raises(Killed):
-        run.train(impl, 6, path=path, save_every=1)
-    last = Run("sgd")
-    assert len(last.train(impl, 6, path=path, save_every=1)) == 3
-    assert last.state() == whole.state()
-
-
 @pytest.mark.parametrize(
     ("save_every", "n_steps", "expected"),
     [(2, 5, [0, 0, 2, 2, 4, 5]), (1, 3, [0, 1, 2, 3]), (9, 3, [0, 0, 0, 3])],
@@ -648,17 +607,6 @@ def test_when_the_file_is_saved(impl, tmp_path, save_every, n_steps, expected):
     assert [*found, saved_step()] == expected
     assert json.loads(read_metadata(path)["parts"]) == ["model", "optimizer", "stream"]
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
-
-
-def test_the_file_is_saved_every_hundred_steps(impl, tmp_path):
-    path, found = tmp_path / "run", []
-
-    def noting(model, batch):
-        found.append(path.exists())
-        return regression(model, batch)
-
-    Run("sgd", loss=noting).train(impl, 101, path=path)
-    assert found == [False] * 100 + [True]
 
 
 def test_saving_counts_the_steps_of_the_whole_run(impl, tmp_path):
@@ -704,3 +652,105 @@ def test_the_state_in_the_file_is_that_after_the_step(impl, tmp_path):
     run.train(impl, 4, path=tmp_path / "run", save_every=4)
     tensors = load_file(tmp_path / "run")
     assert {name: value.tobytes() for name, value in tensors.items()} == run.state()
+
+
+@pytest.mark.parametrize("options", [{"save_every": 1}, {"save_every": 2, "n_accumulate": 2}])
+def test_a_run_that_is_killed_ends_as_if_it_was_not(impl, tmp_path, options):
+    """Killed in one call of the loss after the other, then made anew: all is equal to the bit."""
+    options = options | {"schedule": cosine, "max_norm": 2.0}
+    whole = Run()
+    losses = whole.train(impl, 5, **options)
+    n_calls = 5 * options.get("n_accumulate", 1)
+    for at in range(1, n_calls + 1, options.get("n_accumulate", 1) * 2 - 1):
+        path = tmp_path / f"run-{at}"
+        first = Run(loss=failing_at(at))
+        with pytest.raises(Killed):
+            first.train(impl, 5, path=path, **options)
+        second = Run()
+        rest = second.train(impl, 5, path=path, **options)
+        assert second.state() == whole.state(), f"killed at call {at}"
+        assert rest == losses[len(losses) - len(rest) :]
+        done = (at - 1) // options.get("n_accumulate", 1)  # whole steps before the kill
+        assert len(rest) == 5 - done // options["save_every"] * options["save_every"]
+
+
+def test_a_run_that_is_killed_twice_and_while_it_saves(impl, tmp_path):
+    whole = Run("sgd")
+    whole.train(impl, 6)
+    path = tmp_path / "run"
+    for at in (3, 2):
+        run = Run("sgd", loss=failing_at(at))
+        with pytest.raises(Killed):
+            run.train(impl, 6, path=path, save_every=1)
+
+    class KilledStream(BatchStream):
+        def state_dict(self):
+            raise Killed
+
+    run = Run("sgd")
+    run.stream = KilledStream(run.stream.loader)
+    with pytest.raises(Killed):
+        run.train(impl, 6, path=path, save_every=1)
+    last = Run("sgd")
+    assert len(last.train(impl, 6, path=path, save_every=1)) == 3
+    assert last.state() == whole.state()
+
+
+def test_parts_of_any_names_and_numbers_of_any_dtype(impl, tmp_path, rng):
+    kinds = [np.float16, np.float32, np.float64, *battery.INTEGERS]
+    arrays = {
+        f"layers.{n}.x": np.asarray(rng.integers(2, size=(n, 3)).astype(kind)) for n, kind in enumerate(kinds)
+    }
+    arrays |= {
+        "": np.array(1.5),
+        "ß 1/2": np.array([np.nan, np.inf, -0.0]),
+        "big": rng.normal(size=(300, 70)),
+    }
+    parts = {}
+    for name in ("model", "Ä b", "0", "model2", "step", "parts", "__metadata__x"):
+        parts[name] = Part()
+        parts[name].arrays = arrays
+    impl.save_checkpoint(tmp_path / "run", 99, parts)
+    others = {name: Part() for name in parts}
+    assert impl.load_checkpoint(tmp_path / "run", others) == 99
+    for part in others.values():
+        assert sorted(part.arrays) == sorted(arrays)
+        for key, value in arrays.items():
+            got = part.arrays[key]
+            assert (got.dtype, got.shape, got.tobytes()) == (value.dtype, value.shape, value.tobytes())
+
+
+def test_many_portions_in_any_container(impl, rng):
+    batches = portions(rng, [1, 3, 2, 40, 5] * 30)
+    expected, dw, db = slow_mean(np.linspace(-1, 1, 3), 0.5, batches)
+    for make in (
+        list,
+        tuple,
+        iter,
+        lambda each: (batch for batch in each),
+        lambda each: dict(enumerate(each)).values(),
+    ):
+        model = Affine()
+        assert impl.accumulate(model, squares, make(batches)) == pytest.approx(expected, rel=1e-11)
+        np.testing.assert_allclose(model.w.grad, dw, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(model.b.grad, db, rtol=1e-10, atol=1e-11)
+        assert impl.evaluate(model, squares, make(batches)) == pytest.approx(expected, rel=1e-11)
+
+
+def test_the_file_is_saved_every_hundred_steps(impl, tmp_path):
+    path, found = tmp_path / "run", []
+
+    def noting(model, batch):
+        found.append(path.exists())
+        return regression(model, batch)
+
+    Run("sgd", loss=noting).train(impl, 101, path=path)
+    assert found == [False] * 100 + [True]
+
+
+def test_a_longer_run_is_its_definition(impl):
+    run, options = Run("sgd"), {"schedule": lambda step: 1 / (1 + step), "max_norm": 1.0}
+    losses = run.train(impl, 105, **options)
+    expected, w, _ = slow_training(105, **options)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    np.testing.assert_allclose(run.model.w.data, w, atol=1e-10)
