@@ -11,13 +11,13 @@ no_grad = torch.no_grad
 
 
 def _numpy_errors(function):
-    """Torch raises RuntimeError where NumPy raises ValueError."""
+    """Torch raises RuntimeError and IndexError where NumPy raises ValueError."""
 
     @functools.wraps(function)
     def calling(*args, **kwargs):
         try:
             return function(*args, **kwargs)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise ValueError(str(error)) from None
 
     return calling
@@ -33,23 +33,24 @@ class Tensor:
         if data.dtype.kind not in "biuf":
             raise TypeError(f"a tensor holds real numbers; got dtype {data.dtype}")
         data = data if data.dtype.kind == "f" else data.astype(np.float64)
-        if any(stride < 0 for stride in data.strides):  # which torch does not have
-            data = data.copy()
-        self.torch = torch.from_numpy(data).requires_grad_(requires_grad)
+        # Torch does not have strides below 0: it gets a copy, and the array is handed out as it came.
+        self.reversed = data if any(stride < 0 for stride in data.strides) else None
+        self.torch = torch.from_numpy(data if self.reversed is None else data.copy())
+        self.torch.requires_grad_(requires_grad)
 
     @classmethod
     def of(cls, tensor):
         self = cls.__new__(cls)
-        self.torch = tensor
+        self.torch, self.reversed = tensor, None
         return self
 
     @property
     def data(self):
-        return self.torch.detach().numpy()
+        return self.torch.detach().numpy() if self.reversed is None else self.reversed
 
     @data.setter
     def data(self, array):
-        self.torch.data = torch.from_numpy(array)
+        self.torch.data, self.reversed = torch.from_numpy(array), None
 
     @property
     def grad(self):
@@ -80,8 +81,9 @@ class Tensor:
 
     def __getitem__(self, index):
         # Torch has no steps below 0: select by the number of each entry.
-        places = np.arange(self.data.size).reshape(self.shape)[index]
-        return Tensor.of(self.torch.reshape(-1)[torch.from_numpy(np.array(places))])
+        places = np.asarray(np.arange(self.data.size).reshape(self.shape)[index])
+        chosen = self.torch.reshape(-1)[torch.from_numpy(places.reshape(-1))]
+        return Tensor.of(chosen.reshape(places.shape))
 
     def detach(self):
         return Tensor.of(self.torch.detach())
@@ -164,6 +166,14 @@ def einsum(spec, *operands):
     inputs, arrow, _ = spec.replace(" ", "").partition("->")
     if not arrow or any(len(set(term)) < len(term) for term in inputs.split(",")):
         raise ValueError("the spec must have -> and no letter twice in a term")
+    shapes = [each.shape if isinstance(each, Tensor) else np.shape(each) for each in operands]
+    lengths = {
+        pair
+        for term, shape in zip(inputs.split(","), shapes, strict=True)
+        for pair in zip(term, shape, strict=True)
+    }
+    if len(lengths) > len(dict(lengths)):  # which torch would stretch
+        raise ValueError("axes of one letter must be equally long")
     return _of(torch.einsum, spec, *_mixed(*operands))
 
 
@@ -171,7 +181,8 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value, pull_backs, *inputs):
         ctx.pull_backs, ctx.shapes = pull_backs, [(each.shape, each.dtype) for each in inputs]
-        return torch.tensor(np.asarray(value))
+        value = np.asarray(value)
+        return torch.tensor(value if value.dtype.kind == "f" else value.astype(np.float64))
 
     @staticmethod
     def backward(ctx, g):

@@ -35,10 +35,11 @@ class Tensor:
     Arrays and numbers are constants. Numbers (also as arrays without axes), and arrays of integers or
     booleans, take the dtype of the tensor, so that float32 stays float32; otherwise dtypes mix as in NumPy.
     Every operation gives a new tensor, also ``x + 0`` and ``x += y``, and leaves its operands as they are.
-    Its data may share memory with theirs, and its ``requires_grad`` is true if that of an operand is. The methods
-    take the arguments of NumPy's of the same name: an axis may be negative, ``axis=()`` is none. Shapes that
-    do not fit, and axes that do not exist or occur twice, are a ``ValueError``. Results and gradients are
-    right up to rounding, for float64 entries from 1e-100 to 1e100 in size, and 0, wherever they are defined.
+    Its data may share memory with theirs, and its ``requires_grad`` is true if that of an operand is. The
+    methods take the arguments of NumPy's of the same name: an axis may be negative, ``axis=()`` is none.
+    Shapes that do not fit, and axes that do not exist or occur twice, are a ``ValueError``. Results and
+    gradients are right up to rounding, for float64 entries from 1e-100 to 1e100 in size, and 0, wherever
+    they are defined.
 
     Parameters
     ----------

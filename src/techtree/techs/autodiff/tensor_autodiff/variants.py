@@ -1,6 +1,8 @@
 """Wrong versions that people really write, right ones written differently, and what tells them apart."""
 
+import gc
 import math
+import operator
 import threading
 import weakref
 
@@ -15,6 +17,10 @@ LOOP = (
 SUM = "    return gradient.sum(axis=tuple(axes), keepdims=True).reshape(tensor.shape)\n"
 EDGES = "        result.edges = tuple((each, pull_back) for each, pull_back in edges if each.requires_grad)\n"
 FLAT = "        if a.ndim > 2 and b.ndim == 2:"
+CONSTANT = 'return Tensor(x if x.ndim and x.dtype.kind == "f" else x.astype(dtype))'
+FLOATS = 'self.data = data if data.dtype.kind == "f" else data.astype(np.float64)'
+SUMMED = "        value = self.data.sum(axis=axis, keepdims=True)\n"
+NEGATIVE = "    def __neg__(self):\n"
 TOKEN = (
     "    token = _is_recording.set(False)\n"
     "    try:\n        yield\n    finally:\n        _is_recording.reset(token)\n"
@@ -51,11 +57,35 @@ MISTAKES = {
         )
     ],
     "grad is the array that came along, not a copy of its own": [(KEEP, KEEP.replace("np.array(g)", "g"))],
+    "a grad of shape () becomes a NumPy number in a second backward": [
+        (KEEP, KEEP.replace("np.asarray(node.grad + g)", "node.grad + g"))
+    ],
     "a second backward replaces the gradient of the first": [
         (KEEP, "                node.grad = np.array(g)\n")
     ],
     "every result keeps its gradient, too": [
         ("            if not node.edges:\n" + KEEP, KEEP.replace("    " * 4, "    " * 3, 1))
+    ],
+    "the tensor that backward is called on keeps its gradient": [
+        ("            if not node.edges:\n", "            if not node.edges or node is self:\n")
+    ],
+    "the gradients of results are kept until the end": [("gradients.pop(node)", "gradients[node]")],
+    "a gradient of zeros is not passed on, so that grad stays None": [
+        ("for each, pull_back in node.edges:", "for each, pull_back in node.edges if g.any() else ():")
+    ],
+    "every edge is walked as often as there are paths": [
+        (
+            LOOP,
+            "        waiting = [(self, gradients[self])]\n"
+            "        for n, (node, g) in enumerate(waiting):\n"
+            "            if n > 20_000:\n"
+            "                raise RecursionError('too many paths')\n"
+            "            for each, pull_back in node.edges:\n"
+            "                waiting.append((each, _unbroadcast(pull_back(g), each)))\n"
+            "            if not node.edges:\n"
+            "                node.grad = np.array(g) if node.grad is None else np.asarray(node.grad + g)\n"
+            "        for node in ():\n",
+        )
     ],
     "backward walks breadth first, and passes on gradients that are not complete": [
         (
@@ -69,9 +99,10 @@ MISTAKES = {
     "backward calls itself, and Python stops it after about a thousand operations": [
         (
             LOOP,
-            "        order = []\n"
+            "        order, seen = [], set()\n"
             "        def visit(node):\n"
-            "            if node not in order[-50:] and node not in set(order):\n"
+            "            if node not in seen:\n"
+            "                seen.add(node)\n"
             "                for each, _ in node.edges:\n"
             "                    visit(each)\n"
             "                order.append(node)\n"
@@ -94,6 +125,17 @@ MISTAKES = {
         ),
         ("if gradient is not None and np.shape(gradient) != self.shape:", "if False:"),
     ],
+    "a gradient with as many entries is taken in any shape": [
+        ("np.shape(gradient) != self.shape:", "np.size(gradient) != self.data.size:"),
+        ("else gradient, self.dtype)}", "else gradient, self.dtype).reshape(self.shape)}"),
+    ],
+    "a gradient must be an array": [
+        (
+            "        if gradient is not None and np.shape",
+            "        if isinstance(gradient, list | float):\n            raise ValueError\n"
+            "        if gradient is not None and np.shape",
+        )
+    ],
     "backward of a constant does nothing, silently": [
         (
             "        if not self.requires_grad:\n            raise",
@@ -106,21 +148,69 @@ MISTAKES = {
             "gradient = np.asarray(gradient, dtype=np.float64)",
         )
     ],
-    "a Python number makes float32 float64": [
-        ('return Tensor(x if x.ndim and x.dtype.kind == "f" else x.astype(dtype))', "return Tensor(x)")
+    "a Python number makes float32 float64": [(CONSTANT, "return Tensor(x)")],
+    "an array of integers makes float32 float64": [
+        (CONSTANT, "return Tensor(x if x.ndim else x.astype(dtype))")
     ],
-    "integers stay integers": [
-        ('self.data = data if data.dtype.kind == "f" else data.astype(np.float64)', "self.data = data")
+    "a NumPy number of float64 makes float32 float64": [
+        (
+            "        x = np.asarray(x)\n",
+            "        if isinstance(x, np.generic):\n            return Tensor(x)\n        x = np.asarray(x)\n",
+        )
     ],
+    "arrays of float64 take the dtype of the tensor": [(CONSTANT, "return Tensor(x.astype(dtype))")],
+    "float16 becomes float32": [
+        (
+            FLOATS,
+            f"{FLOATS}\n        if data.dtype == np.float16:\n            self.data = data.astype(np.float32)",
+        )
+    ],
+    "complex numbers are taken": [('not in "biuf"', 'not in "biufc"')],
+    "what is no number is a ValueError": [('raise TypeError(f"a tensor', 'raise ValueError(f"a tensor')],
+    "tensors that are made inside no_grad need no gradient": [
+        (
+            "        self.requires_grad = requires_grad\n",
+            "        self.requires_grad = requires_grad and _is_recording.get()\n",
+        )
+    ],
+    "every tensor is kept on a list for ever": [
+        ("class Tensor:", "tape = []\n\n\nclass Tensor:"),
+        (
+            "        self.requires_grad = requires_grad\n",
+            "        self.requires_grad = requires_grad\n        tape.append(self)\n",
+        ),
+    ],
+    "0 + tensor is the tensor itself": [
+        (
+            "        return _tensors(other, self)[0] + self\n",
+            "        return self if isinstance(other, int) and other == 0 else _tensors(other, self)[0] + self\n",
+        )
+    ],
+    "a reshape to the same shape is the tensor itself": [
+        (
+            "        return record(self.data.reshape(*shape)",
+            "        if shape in (self.shape, (self.shape,)):\n            return self\n        return record(self.data.reshape(*shape)",
+        )
+    ],
+    "in-place addition changes the operand": [
+        (
+            NEGATIVE,
+            "    def __iadd__(self, other):\n        self.data += _tensors(self, other)[1].data\n"
+            "        return self\n\n" + NEGATIVE,
+        )
+    ],
+    "in-place multiplication changes the operand": [
+        (
+            NEGATIVE,
+            "    def __imul__(self, other):\n        self.data *= _tensors(self, other)[1].data\n"
+            "        return self\n\n" + NEGATIVE,
+        )
+    ],
+    "integers stay integers": [(FLOATS, "self.data = data")],
     "the data is copied": [
         ("        data = np.asarray(data)\n        if", "        data = np.array(data)\n        if")
     ],
-    "everything is float64": [
-        (
-            'self.data = data if data.dtype.kind == "f" else data.astype(np.float64)',
-            "self.data = np.asarray(data, dtype=np.float64)",
-        )
-    ],
+    "everything is float64": [(FLOATS, "self.data = np.asarray(data, dtype=np.float64)")],
     "array + tensor is left to NumPy, which makes an array of tensors": [
         ("    __array_ufunc__ = None", "    _unused = None")
     ],
@@ -129,6 +219,12 @@ MISTAKES = {
     "a constant gets a gradient, too": [
         (EDGES, "        result.edges = edges\n"),
         ("bool(result.edges)", "any(each.requires_grad for each, _ in edges)"),
+    ],
+    "an input that comes twice in record counts once": [
+        (
+            EDGES,
+            "        result.edges = tuple({each: (each, f) for each, f in edges if each.requires_grad}.values())\n",
+        )
     ],
     "the functions of constants are called, and their answers thrown away": [
         (EDGES, "        result.edges = edges if any(each.requires_grad for each, _ in edges) else ()\n"),
@@ -144,6 +240,16 @@ MISTAKES = {
     "matrices are transposed by reversing all axes, which confuses stacks": [
         ("(a, lambda g: g @ b.data.swapaxes(-1, -2))", "(a, lambda g: g @ b.data.T)")
     ],
+    "a @ b of a number is a product": [
+        (
+            "    def __matmul__(self, other):\n        a, b = _tensors(self, other)\n",
+            "    def __matmul__(self, other):\n        a, b = _tensors(self, other)\n"
+            "        if not a.ndim or not b.ndim:\n            return a * b\n",
+        )
+    ],
+    "a @ b has the dtype of a": [
+        ("            a.data @ b.data,\n", "            (a.data @ b.data).astype(a.dtype),\n")
+    ],
     "a @ b is an elementwise product": [("            a.data @ b.data,\n", "            a.data * b.data,\n")],
     "the gradient of a quotient lacks the minus sign": [
         ("lambda g: -g * value / b.data", "lambda g: g * value / b.data")
@@ -155,9 +261,35 @@ MISTAKES = {
         )
     ],
     "x ** 0 has a gradient of NaN at 0": [("lowered = power - (power != 0)", "lowered = power - 1")],
+    "exp keeps its input below 500": [("np.exp(self.data)", "np.exp(np.minimum(self.data, 500))")],
+    "log adds 1e-12 to its input": [("record(np.log(self.data)", "record(np.log(self.data + 1e-12)")],
+    "the gradient of log keeps away from 0": [("g / self.data)", "g / np.maximum(self.data, 1e-6))")],
+    "the gradient of sqrt keeps away from 0": [("g / (2 * value)", "g / (2 * value + 1e-6)")],
+    "tanh is 1 - 2 / (exp(2 x) + 1), which loses small numbers": [
+        ("np.tanh(self.data)", "1 - 2 / (np.exp(2 * np.minimum(self.data, 300)) + 1)")
+    ],
     "the gradient of sqrt is that of the square": [("g / (2 * value)", "g * 2 * value")],
     "the gradient of tanh takes the input for the result": [
         ("g * (1 - value * value)", "g * (1 - self.data * self.data)")
+    ],
+    "axes that do not exist are counted round and round": [
+        (
+            SUMMED,
+            "        if axis is not None and self.ndim:\n"
+            "            axis = tuple(n % self.ndim for n in (axis if isinstance(axis, tuple) else (axis,)))\n"
+            + SUMMED,
+        )
+    ],
+    "an axis that is named twice counts once": [
+        (
+            SUMMED,
+            "        if isinstance(axis, tuple):\n"
+            "            axis = tuple({n if n >= 0 or n < -self.ndim else n + self.ndim for n in axis})\n"
+            + SUMMED,
+        )
+    ],
+    "sum along no axis is the sum along all": [
+        (SUMMED, "        axis = axis if axis != () else None\n" + SUMMED)
     ],
     "sum without keepdims passes its gradient on without putting the axis back": [
         ("np.broadcast_to(g.reshape(value.shape), self.shape)", "np.broadcast_to(g, self.shape)")
@@ -177,6 +309,9 @@ MISTAKES = {
     "a tie is shared among all ties of the array, not of the axis": [
         ("is_largest.sum(axis=axis, keepdims=True)", "is_largest.sum()")
     ],
+    "what is nearly the largest shares the gradient of max": [
+        ("is_largest = self.data == value", "is_largest = np.isclose(self.data, value)")
+    ],
     "transpose passes its gradient on by the same order, not by the inverse one": [
         ("np.moveaxis(g, range(self.ndim), order)", "g.transpose(order)")
     ],
@@ -185,6 +320,18 @@ MISTAKES = {
     ],
     "a repeated index receives one of its gradients instead of their sum": [
         ("np.add.at(whole, index, g)", "whole[index] += g")
+    ],
+    "an index beyond the end begins again": [
+        (
+            "        value = self.data[index]\n",
+            "        index = index % len(self.data) if type(index) is int else index\n        value = self.data[index]\n",
+        )
+    ],
+    "where makes numbers float64": [
+        (
+            "    a, b = _tensors(a, b)\n    return record(\n        np.where",
+            "    (a,), (b,) = _tensors(a), _tensors(b)\n    return record(\n        np.where",
+        )
     ],
     "where multiplies the gradient by the mask, and 0 times infinity is NaN": [
         ("(a, lambda g: np.where(mask, g, 0))", "(a, lambda g: g * np.asarray(mask))")
@@ -199,8 +346,21 @@ MISTAKES = {
             "(ends[-1] // len(tensors)))",
         )
     ],
+    "concatenate takes the tensor itself if it is alone": [
+        (
+            "    tensors = _tensors(*tensors)\n    value",
+            "    tensors = _tensors(*tensors)\n    if len(tensors) == 1:\n        return tensors[0]\n    value",
+        )
+    ],
     "concatenate cuts its gradient along the first axis": [
         ("g.swapaxes(0, axis)[start:end].swapaxes(0, axis)", "g[start:end]")
+    ],
+    "einsum takes a letter twice in a term, whose gradient it does not know": [
+        ("    if not arrow or any(len(set(term)) < len(term) for term in terms):", "    if not arrow:")
+    ],
+    "einsum takes a spec without ->": [("    if not arrow or any(", "    if any(")],
+    "einsum stretches axes of length 1": [
+        ("    value = contract(spec, *(", "    value = np.einsum(spec, *(")
     ],
     "the gradient of einsum forgets the axes that only one operand has": [
         (
@@ -214,6 +374,12 @@ MISTAKES = {
             'contract(f"{names}->{shared}", g, *(tensors[m].data for m in others))',
             'contract(f"{names}->{shared}", g)',
         ),
+    ],
+    "detach makes the tensor itself a constant": [
+        (
+            "        return Tensor(self.data)\n",
+            "        self.requires_grad, self.edges = False, ()\n        return self\n",
+        )
     ],
     "detach copies": [("return Tensor(self.data)\n", "return Tensor(self.data.copy())\n")],
     "detach stays in the graph": [
@@ -345,6 +511,45 @@ EQUIVALENTS = {
     ],
 }
 
+_BOTH = "a, b = _tensors(self, other) => a, b = _tensors(other, self)"
+_SUMMED = "return gradient.sum(axis=tuple(axes), keepdims=True).reshape(tensor.shape) => return gradient.sum(axis=tuple(axes)"
+_ORDER = (
+    "order = axes[0] if len(axes) == 1 and np.ndim(axes[0]) else axes or range(self.ndim)[::-1] => order = "
+)
+_STACK = "if a.ndim > 2 and b.ndim == 2: => if "
+_SHARED = "if np.may_share_memory(value, self.data): => if "
+
+HARMLESS = {
+    "if gradient.shape == tensor.shape: => if False:": "a sum over no axes",
+    **{
+        f"{_SUMMED}{end}).reshape(tensor.shape)": "reshape puts the axes back"
+        for end in ("", ", keepdims=False")
+    },
+    **{f"{_BOTH}{number}": "a sum or product in the other order" for number in ("", " #3")},
+    "power = other if type(other) in (int, float) else b.data => power = other if False else b.data": "only slower",
+    **{
+        f"{_STACK}{condition}:": "a stack times one matrix is only slower"
+        for condition in ("False", "a.ndim > 3 and b.ndim == 2", "a.ndim > 2 and b.ndim == 1")
+    },
+    "return total / (self.data.size // max(total.data.size, 1)) => "
+    "return total / (self.data.size / max(total.data.size, 1))": "it divides without a rest",
+    **{
+        f"{_ORDER}{what} else axes or range(self.ndim)[::-1]": "the first of one is the last"
+        for what in (
+            "axes[0] if len(axes) == 1 and np.ndim(axes[-1])",
+            "axes[-1] if len(axes) == 1 and np.ndim(axes[0])",
+        )
+    },
+    "column = a @ b.reshape(-1, 1) => column = a @ b.reshape(-2, 1)": "NumPy takes any negative length",
+    "row = a.reshape(1, -1) @ b => row = a.reshape(1, -2) @ b": "NumPy takes any negative length",
+    f"{_SHARED}False:": "adding is only slower where each entry is selected once",
+    f"{_SHARED}np.may_share_memory(self.data, value):": "it is symmetric",
+    **{
+        f"einsum: wrong for {text}": "einsum refuses it"
+        for text in ("text with a byte order mark", "text with NUL", "text with CRLF", "empty text")
+    },
+}
+
 
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
@@ -449,8 +654,138 @@ def probes(rng):
         impl.where(np.array([False, True]), a, 0).backward([np.inf, 1.0])
         return a.grad
 
+    def types(impl):
+        a, found = impl.Tensor(2.0, True), []
+        for _ in range(2):
+            (a * 3 + a).backward()
+            found.append(type(a.grad).__name__)
+        return found
+
+    def alive(impl):
+        """Count the gradients of earlier results that are still in memory, at each of five results."""
+        seen, n_alive = [], []
+
+        def look(g):
+            n_alive.append(sum(reference() is not None for reference in seen))
+            seen.append(weakref.ref(passed := g * 2.0))
+            return passed
+
+        y = impl.Tensor(x, True)
+        for _ in range(5):
+            y = impl.record(y.data, (y, look))
+        y.backward(x)
+        return max(n_alive) > 2
+
+    def zeros(impl):
+        a, b = impl.Tensor(x, True), impl.Tensor(x, True)
+        ((a * 0).sum() + (b * 0.0 * b).sum()).backward(0.0)
+        return [a.grad is None, b.grad is None]
+
+    def ends(impl):
+        a = impl.Tensor(x, True)
+        h = a * 2
+        y = h.sum()
+        y.backward()
+        return [h.grad is None, y.grad is None]
+
+    def paths(impl):
+        n_calls = 0
+
+        def halve(g):
+            nonlocal n_calls
+            n_calls += 1
+            return g / 2
+
+        y = impl.Tensor(x, True)
+        for _ in range(9):
+            y = impl.record(y.data, (y, halve), (y, halve))
+        y.backward(x)
+        return n_calls > 18
+
+    def twice_in_record(impl):
+        a = impl.Tensor(x, True)
+        impl.record(x, (a, lambda g: g), (a, lambda g: g * 3)).backward(x)
+        return a.grad
+
+    def in_place(impl):
+        found = []
+        for operate in (operator.iadd, operator.imul):
+            a = impl.Tensor(x.copy())
+            operate(a, 2.0)
+            found.append(a.data)
+        return found
+
+    def inside(impl):
+        with impl.no_grad():
+            return impl.Tensor(1.0, True).requires_grad
+
+    def detached(impl):
+        a = impl.Tensor(x, True)
+        b = a.detach()
+        return [a.requires_grad, b.requires_grad, b is a]
+
+    def forgotten(impl):
+        a = impl.Tensor(x.copy())
+        reference = weakref.ref(a.data)
+        del a
+        gc.collect()
+        return reference() is None
+
+    def dtype(operation, kind=np.float32):
+        return answer(lambda impl: operation(impl, impl.Tensor(x.astype(kind))).data.dtype)
+
+    def is_new(operation):
+        def probe(impl):
+            a = impl.Tensor(x, True)
+            return operation(impl, a) is not a
+
+        return probe
+
     own = np.ones(2)
+    small = np.array([1e-13, 1e-20])
     return {
+        "types of a gradient of shape ()": types,
+        "gradients alive": alive,
+        "gradients of zeros": zeros,
+        "what the end keeps": ends,
+        "more paths than edges": paths,
+        "one input twice": twice_in_record,
+        "in-place operations": in_place,
+        "a tensor made inside no_grad": inside,
+        "the tensor after detach": detached,
+        "what nobody needs": forgotten,
+        "0 + tensor": is_new(lambda impl, a: 0 + a),
+        "reshape to the same": is_new(lambda impl, a: a.reshape(2, 3)),
+        "concatenate one": is_new(lambda impl, a: impl.concatenate([a])),
+        "float16": dtype(lambda impl, a: a, np.float16),
+        "float32 * number": dtype(lambda impl, a: a * 2.5),
+        "float32 * float64 number": dtype(lambda impl, a: a * np.float64(2.5)),
+        "float32 * integers": dtype(lambda impl, a: a * np.array([1, 2, 3])),
+        "float32 * float64 array": dtype(lambda impl, a: a * x),
+        "float32 @ float64 array": dtype(lambda impl, a: a @ x.T),
+        "float32 and a number in where": dtype(lambda impl, a: impl.where(ids == 1, a, 0.0)),
+        "complex numbers": answer(lambda impl: impl.Tensor(np.array([1j])).shape),
+        "text": answer(lambda impl: impl.Tensor("ab").shape),
+        "an axis too many": answer(lambda impl: impl.Tensor(x).sum(2).shape),
+        "an axis twice": answer(lambda impl: impl.Tensor(x).sum((0, 0)).shape),
+        "sum along no axis": answer(lambda impl: impl.Tensor(x).sum(()).shape),
+        "an index too large": answer(lambda impl: impl.Tensor(x)[2].shape),
+        "tensor @ number": answer(lambda impl: (impl.Tensor(x) @ 2.0).shape),
+        "a gradient in another shape": answer(
+            lambda impl: impl.Tensor(x, True).backward(x.reshape(3, 2)) or "taken"
+        ),
+        "a gradient as a list": answer(lambda impl: impl.Tensor(x, True).backward(x.tolist()) or "taken"),
+        "einsum with a letter twice": answer(lambda impl: impl.einsum("ii->i", impl.Tensor(stack[0])).shape),
+        "einsum without ->": answer(lambda impl: impl.einsum("ij,jk", stack[0], impl.Tensor(stack[0])).shape),
+        "einsum of lengths 1 and 3": answer(
+            lambda impl: impl.einsum("ij,jk->ik", impl.Tensor(x[:, :1]), stack[0]).shape
+        ),
+        "exp of 600": gradients(lambda impl, a: a.exp(), np.array([600.0])),
+        "log of small numbers": lambda impl: impl.Tensor(small).log().data,
+        "gradient of log at small numbers": gradients(lambda impl, a: a.log(), small),
+        "gradient of sqrt at small numbers": gradients(lambda impl, a: a.sqrt(), small),
+        "tanh of small numbers": lambda impl: impl.Tensor(small).tanh().data,
+        "max of near numbers": gradients(lambda impl, a: a.max(), np.array([1.0, 1.0 + 1e-9])),
         "new axes": gradients(lambda impl, a, b: a * b, x, x[0]),
         "axes of length 1": gradients(lambda impl, a, b: a * b, x, x[:, :1]),
         "both": gradients(lambda impl, a, b: a + b, x[:, None], x[:1, :2, None]),
