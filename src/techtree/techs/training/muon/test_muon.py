@@ -229,6 +229,31 @@ def test_groups_have_their_own_options(impl):
     assert np.array_equal(b.data, kept)
 
 
+def test_every_option_of_a_group_holds_for_it_alone(impl, rng):
+    gradients = rng.normal(size=(2, 5, 2))
+    usual = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1, "n_iterations": 3}
+    special = {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.4, "n_iterations": 1}
+    for name, value in special.items():
+        members = [Parameter(np.ones((5, 2))) for _ in range(3)]
+        groups = [{"parameters": members[:1], name: value}, {"parameters": members[1:2]}]
+        groups.append({"parameters": members[2:], name: value})
+        optimizer = impl.Muon(groups, **usual)
+        for gradient in gradients:
+            for each in members:
+                each.grad = gradient
+            optimizer.step()
+        for each, options in zip(members, ({name: value}, {}, {name: value}), strict=True):
+            expected = slow_walk(np.ones((5, 2)), *gradients, **{**usual, **options})[0]
+            battery.check_equal(each.data, expected, ulps=ULPS, magnitude=1.0)
+
+
+def test_the_tallest_and_the_widest(impl, rng):
+    for shape in ((1000, 1), (1, 1000), (400, 2), (2, 400)):
+        w, gradient = rng.normal(size=shape), rng.normal(size=shape)
+        got = walk_of(impl)(w, gradient, lr=0.1)[0]
+        battery.check_equal(got, slow_walk(w, gradient, lr=0.1)[0], ulps=ULPS, magnitude=1.0)
+
+
 def test_vectors_are_refused(impl):
     matrix = Parameter(np.ones((2, 2)))
     for shape in ((), (3,)):
@@ -346,6 +371,17 @@ def test_which_parameters_are_for_whom(impl):
     matrices, rest = impl.split_parameters(model, ())
     assert (len(matrices), len(rest)) == (8, 3)
     assert impl.split_parameters(Branch()) == ([], [])
+
+
+def test_names_at_any_depth_and_in_their_own_case(impl):
+    def matrix():
+        return Parameter(np.zeros((2, 3)))
+
+    deep = Branch(a=[Branch(b=Branch(head=Branch(c=[matrix()]))), Branch(b=Branch(Head=matrix()))])
+    model = Branch(deep=deep, Embedding=matrix(), embeddings=matrix(), empty=Parameter(np.zeros((0, 3))))
+    matrices, rest = impl.split_parameters(model)
+    assert names(model, matrices) == ["deep.a.1.b.Head", "Embedding", "embeddings", "empty"]
+    assert names(model, rest) == ["deep.a.0.b.head.c.0"]
 
 
 def test_a_shared_parameter_is_in_one_list_once(impl):
