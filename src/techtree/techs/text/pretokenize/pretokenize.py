@@ -76,9 +76,10 @@ def bytes_to_unicode() -> dict[int, str]:
     >>> table[65], table[0], table[32], table[10]  # the space is the 33rd of the others, 0 to 32
     ('A', 'Ā', 'Ġ', 'Ċ')
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    as_they_are = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    printable = {byte: chr(byte) for byte in as_they_are}
     others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return printable | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
 def visible(data: bytes) -> str:
