@@ -32,7 +32,7 @@ class BPE:
     ----------
     merges
         Pairs of byte strings, the most important first. Each part is a single byte or the result of an
-        earlier merge. A result that is a token already gets no second id.
+        earlier merge. Two merges may have one result: it keeps the id that the first gave it.
     special_tokens
         Names and ids of tokens that are not text: ``{"<|endoftext|>": 0}``. The ids may leave gaps. A name
         may have the bytes of an ordinary token; they are different tokens all the same.
@@ -40,9 +40,9 @@ class BPE:
     Attributes
     ----------
     merges
-        A tuple of pairs, as given.
+        A tuple of tuples, as given.
     special_tokens
-        A new dictionary, as given.
+        A new dictionary, equal to the one given; empty without one.
     vocab
         A dictionary from each id to the token's bytes, by ascending id; for a special token, its name in
         UTF-8.
@@ -50,8 +50,8 @@ class BPE:
     Raises
     ------
     ValueError
-        When a merge occurs twice, or has a part that is no token yet; when a special token has an empty name,
-        a negative id, or the id of another.
+        When a merge occurs twice, or has a part that is no token yet; when a special token has a negative id,
+        the id of another, an empty name, or half of a surrogate pair in its name.
 
     Examples
     --------
@@ -93,8 +93,9 @@ class BPE:
         text
             Any text that UTF-8 can write.
         allowed_special
-            Names of special tokens that mean the token where they stand in the text; of two that begin at
-            the same place, the longer one. All others are text like any other.
+            Names of special tokens that mean the token where they stand in the text, read from the left: the
+            one that begins first, of several that begin there the longest; then on behind it. All others are
+            text like any other.
 
         Returns
         -------
@@ -186,13 +187,13 @@ def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] =
     Parameters
     ----------
     texts
-        What to learn from, cut into words by `split`; no pair reaches from one word into the next. The order
-        does not matter, and names of special tokens are text.
+        What to learn from, read once, cut into words by `split`; no pair reaches from one word into the next.
+        The order does not matter, and names of special tokens are text.
     vocab_size
         How many tokens there are in all: special tokens, 256 bytes, merges. There are fewer when no pair is
         left.
     special_tokens
-        Their names; the ids are 0, 1, 2, ...
+        Their names; the ids are 0, 1, 2, ..., in this order.
 
     Returns
     -------
@@ -203,7 +204,7 @@ def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] =
     ------
     ValueError
         When ``vocab_size`` is less than 256 plus the special tokens, when a name is empty or occurs twice,
-        when ``texts`` is one string, or when a text holds half of a surrogate pair.
+        when ``texts`` is one string, or when a text or a name holds half of a surrogate pair.
 
     Notes
     -----
