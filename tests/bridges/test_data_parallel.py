@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from collectives_run import ARRAYS, N, in_a_process
 from techtree.techs.autodiff.tensor_autodiff import Tensor
 from techtree.techs.training.adamw import AdamW
 from techtree.techs.training.cross_entropy import cross_entropy
@@ -17,20 +18,6 @@ from techtree.techs.training.data_parallel import (
 )
 from techtree.techs.training.mlp import MLP
 from techtree.techs.training.train_loop import accumulate
-
-N = 2
-ARRAYS = [np.random.default_rng(rank).normal(size=(3, 5)) for rank in range(N)]
-
-
-def in_a_process(rank, folder):
-    """What one real worker does."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=N)
-    tensor = torch.from_numpy(ARRAYS[rank].copy())
-    parts = [torch.empty(3, 5, dtype=torch.float64) for _ in range(N)]
-    dist.all_gather(parts, tensor)
-    dist.all_reduce(tensor)
-    np.savez(f"{folder}/{rank}.npz", reduced=tensor.numpy(), gathered=torch.cat(parts).numpy())
-    dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this PyTorch has no gloo")
