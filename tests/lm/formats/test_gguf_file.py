@@ -24,7 +24,7 @@ INT32 = st.integers(-(2**31), 2**31 - 1)
 VALUES = st.one_of(
     st.booleans(),
     st.integers(0, 2**32 - 1),
-    st.floats(width=32),
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
     NAMES,
     st.lists(NAMES, min_size=1, max_size=5),  # the package leaves empty lists out
     st.lists(INT32, min_size=1, max_size=5),
@@ -75,6 +75,12 @@ def test_our_files_are_the_packages_to_the_byte(metadata, tensors, tmp_path_fact
     write_gguf(folder / "ours", metadata, {name: source(*pair) for name, pair in tensors.items()})
     write_theirs(folder / "theirs", metadata, tensors)
     assert (folder / "ours").read_bytes() == (folder / "theirs").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 3.5e38, 1e-40, -1e-50])
+def test_a_number_that_float32_does_not_hold_is_refused(value, tmp_path):
+    with pytest.raises(InputError, match="eps must be a number that float32 holds"):
+        write_gguf(tmp_path / "model", {"eps": value}, {})
 
 
 @pytest.fixture

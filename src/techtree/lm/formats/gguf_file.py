@@ -116,13 +116,20 @@ def _pieces(name: str, source: TensorSource) -> Iterator[Tensor]:
 
 def _check_fits(name: str, value: Value) -> None:
     """Refuse a number that its type in the file does not hold."""
-    if isinstance(value, float) and not _FLOAT32.tiny <= abs(value) <= _FLOAT32.max and value != 0:
+    if isinstance(value, float) and not _float32_holds(value):
         raise InputError(f"{name} must be a number that float32 holds, as in every GGUF file; got {value}")
     if isinstance(value, int) and not 0 <= value < 1 << 32:
         raise InputError(f"{name} must be below 2^32, as GGUF has it in 32 bits; got {value}")
     for item in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
         if isinstance(item, int) and not -(1 << 31) <= item < 1 << 31:
             raise InputError(f"{name} must hold numbers below 2^31, as GGUF has them in 32 bits; got {item}")
+
+
+def _float32_holds(value: float) -> bool:
+    """Return whether float32 has the number to its full precision, or exactly."""
+    if not abs(value) <= _FLOAT32.max:  # Also NaN.
+        return False
+    return abs(value) >= _FLOAT32.tiny or struct.unpack("<f", struct.pack("<f", value))[0] == value
 
 
 def _padding(n_bytes: int) -> bytes:
