@@ -5,6 +5,7 @@
 the stub and the mistakes; `--subjects=FILE` judges a file. `techtree.tree.grading` calls it so.
 """
 
+import gc
 import json
 import os
 import signal
@@ -161,6 +162,8 @@ class Reporter:
             self.tech = _technology(self.config, judged[0].path)
             if not self.config.getoption("--borrowed"):
                 self._confine(self.tech, {item.module.__name__: item.module for item in judged})
+        gc.collect()
+        gc.freeze()  # Tests that count what is left over need not look at pytest's own objects each time.
 
     def _confine(self, tech: Technology, tests: dict) -> None:
         tree = self.config.stash[TREE]

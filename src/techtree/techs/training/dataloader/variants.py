@@ -413,6 +413,8 @@ def probes(rng):
             for number in range(5)
             for place, batch in enumerate(loader.epoch(number))
         }
+        if any(tuple(b.tolist()) not in known for b in loader.epoch(0)):
+            return "epochs that are never the same"
         return [known.get(tuple(map(int, stream.next_batch())), "unknown") for _ in range(n)]
 
     def stream(look, n_examples=12, size=4):
