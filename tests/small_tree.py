@@ -59,7 +59,7 @@ def probes(rng):
 '''
 
 
-KEPT = ("__init__.py", "answering.py", "battery.py", "conftest.py", "spoils.py")
+KEPT = ("__init__.py", "aim.py", "answering.py", "battery.py", "conftest.py", "elsewhere.py", "spoils.py")
 """What stays of the folder of technologies."""
 
 

@@ -16,6 +16,7 @@ The tests of a technology use NumPy and pytest only, and so does this module. It
 """
 
 import copy
+import dataclasses
 import gc
 import itertools
 import time
@@ -25,13 +26,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from techtree.techs import aim
+
 SIZES = (0, 1, 2, 7, 33, 130)
 """What each axis takes in turn, besides its ordinary small size: none, one, odd ones, beyond 128."""
 
 ORDINARY = (3, 5, 4, 2, 6, 8)
 """Ordinary sizes for the letters of a spec, in order: all different, so that none stands in for another."""
 
-LEADING = ((1,), (2, 3), (0,))
+LEADING = ((1,), (2, 3), (0,), (2, 1, 2, 1, 1, 2))
 """What `...` becomes in turn; nothing, otherwise."""
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -59,6 +62,8 @@ class Case:
     label: str
     arguments: tuple
     options: Mapping[str, object] = field(default_factory=dict)
+    slack: float = 1.0
+    """By how much the tolerance is wider: rounding in a sum grows with the root of its length."""
 
 
 def cases(
@@ -70,8 +75,12 @@ def cases(
     layouts: Iterable[str] | None = None,
     values: Mapping[str, Callable[[tuple[int, ...]], np.ndarray]] | None = None,
     options: Iterable[Mapping[str, object]] = ({},),
+    at_most: int = 40_000,
+    largest: float = 0.0,
 ) -> list[Case]:
     """Make the calls of a sweep, smallest first. One thing is special in each; all dtypes meet all options.
+
+    Besides sizes that everybody meets, there are those that the source under test names (`aim`).
 
     Parameters
     ----------
@@ -90,11 +99,16 @@ def cases(
         Label -> function of a shape that gives special values, for each argument in turn.
     options
         Keyword arguments; the first are used everywhere, the others at the ordinary and at one odd size.
+    at_most
+        How many entries an array may have for a size that the source names.
+    largest
+        The largest number of the source that becomes a value of floats; 0 where a right version may be off
+        by more than its tolerance at such values.
 
     Returns
     -------
     list[Case]
-        At most a few dozen.
+        A few dozen.
     """
     terms = [term.split() for term in spec.split(",")]
     letters = list(dict.fromkeys(letter for term in terms for letter in term if letter != "..."))
@@ -128,6 +142,16 @@ def cases(
         for dtype in dtypes:
             label = f"dtype {np.dtype(dtype).name}" + (f", {told}" if told else "")
             found.append(call(label, dtype=dtype, chosen=chosen))
+    for letter, size in itertools.product(letters, aim.sizes(at_most=at_most)):
+        others = {each: min(ordinary[each], 2) for each in letters}
+        if size not in ordinary.values() and _n_entries(shapes((), others | {letter: size})) <= at_most:
+            found.append(_large(call(f"{letter} = {size}", special=others | {letter: size}), size))
+    if any("..." in term for term in terms) and "..." not in sizes:
+        for n_axes in aim.whole(3, 16):
+            for leading in ((2, 1) * n_axes)[:n_axes], ((2, 1) * n_axes)[: n_axes - 1]:
+                found.append(
+                    call(f"leading axes {leading}", leading=leading, special=dict.fromkeys(letters, 2))
+                )
     base = call("base").arguments
     for index in range(len(terms)):
         which = f"argument {index + 1} " if len(terms) > 1 else ""
@@ -137,7 +161,41 @@ def cases(
         for name, make in (values or {}).items():
             special = np.asarray(make(base[index].shape), base[index].dtype)
             found.append(Case(f"{which}{name}", (*base[:index], special, *base[index + 1 :]), first))
+        for number, dtype in itertools.product(aim.NUMBERS, dtypes):
+            if number <= min(largest, _largest(dtype)):
+                given = [each.astype(dtype) for each in base]
+                for name, special in _beside(number, given[index]).items():
+                    aimed = (*given[:index], special, *given[index + 1 :])
+                    found.append(Case(f"{which}{name}, dtype {np.dtype(dtype).name}", aimed, first))
     return sorted(found, key=lambda case: sum(np.size(each) for each in case.arguments))
+
+
+def _n_entries(shapes: Iterable[tuple[int, ...]]) -> int:
+    return max(int(np.prod(shape, dtype=float)) for shape in shapes)
+
+
+def _large(case: Case, size: int) -> Case:
+    """Make the last entries along each axis of that size stand out, so that nobody can leave them out."""
+    for each in case.arguments:
+        for axis in range(each.ndim) if each.dtype.kind == "f" else ():
+            if each.shape[axis] == size:
+                np.moveaxis(each, axis, 0)[-1] *= 4
+    return dataclasses.replace(case, slack=max(1.0, (size / 130) ** 0.5))
+
+
+def _largest(dtype: type) -> float:
+    return float(np.finfo(dtype).max) / 2 if np.dtype(dtype).kind == "f" else 0.0
+
+
+def _beside(number: float, like: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays of values just below and above a number of the source, alone and beside zeros."""
+    found = {}
+    for sign, name in ((1, ""), (-1, "-")):
+        both = sign * number * np.array([0.99, 1.01, 0.9, 1.1])
+        found[f"values near {name}{number:.6g}"] = np.resize(both, like.shape).astype(like.dtype)
+        mixed = np.resize([0, both[0], 0, both[1], 0], like.shape)
+        found[f"zeros and values near {name}{number:.6g}"] = mixed.astype(like.dtype)
+    return found
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -227,7 +285,9 @@ def sweep(
         if len(results) != len(expected):
             raise MismatchError(f"{len(expected)} results expected, {len(results)} came", describe(case))
         for got, wanted in zip(results, expected, strict=True):
-            _require_equal(case, got, wanted, ulps, size, dtype)
+            _require_equal(case, got, wanted, ulps * case.slack, size, dtype)
+            if is_new and got.size and not got.flags.writeable:
+                raise MismatchError("the result is read-only; it must be a new array", describe(case))
         again = _parts(function(*case.arguments, **case.options))
         _require_same_bits(case, results, again, "a second call gives another result")
         _require_unchanged(case, before)
@@ -236,9 +296,41 @@ def sweep(
         seen.append((case, [each.copy() for each in results]))
     if not seen:
         raise ValueError("a sweep needs at least one case")
+    _require_present_values(function, [case for case, _ in seen])
     for case, first in reversed(seen):
         again = _parts(function(*case.arguments, **case.options))
         _require_same_bits(case, first, again, "after calls with other arguments the result is another one")
+
+
+def _require_present_values(function: Callable, cases: list[Case]) -> None:
+    """Refuse an answer for the values that an array held in an earlier call, not for those of now."""
+
+    def is_float(each: object) -> bool:
+        return isinstance(each, np.ndarray) and each.dtype.kind == "f"
+
+    for case in [each for each in cases if any(map(is_float, each.arguments))][:8]:
+        held = [each.copy() if isinstance(each, np.ndarray) else each for each in case.arguments]
+        function(*held, **case.options)
+        for each in held:
+            if isinstance(each, np.ndarray) and each.dtype.kind == "f":
+                each[...] = np.roll(each, 1)
+        fresh = [each.copy() if isinstance(each, np.ndarray) else each for each in held]
+        expected = [each.copy() for each in _parts(function(*fresh, **case.options))]
+        got = _parts(function(*held, **case.options))
+        what = "the array was changed between two calls; the second answers for the old values"
+        _require_same_bits(dataclasses.replace(case, arguments=tuple(held)), expected, got, what)
+
+
+def texts(at_most: int = 5000) -> dict[str, str]:
+    """Return `HOSTILE_TEXTS` and what the source under test suggests: its own strings, and its lengths."""
+    found = dict(HOSTILE_TEXTS)
+    for each in aim.TEXTS:
+        if 0 < len(each) <= 60:
+            found[f"{each!r} of your source, inside"] = f"a{each}b {each}{each} {each}"
+    for number in aim.sizes(at_most=at_most):
+        found[f"{number} letters"] = ("abc" * number)[:number]
+        found[f"{number} signs of several kinds"] = ("ab  1.\n\u00e9" * number)[:number]
+    return found
 
 
 def sweep_plain(function: Callable, definition: Callable, cases: Iterable[Case]) -> None:
@@ -337,7 +429,9 @@ def sweep_gradients(
         result = function(*inputs, **case.options)
         g = rng.normal(size=result.data.shape).astype(result.data.dtype)
         kept = g.copy()
-        if result.requires_grad:
+        if any(is_float) and not result.requires_grad:
+            raise MismatchError("the result must want a gradient, as an argument does", describe(case))
+        if any(is_float):
             result.backward(g)
         plain = [_plain(each) for each in case.arguments]
         expected = list(definition(g.astype(np.float64), *plain, **case.options))
@@ -353,7 +447,8 @@ def sweep_gradients(
             told = Case(
                 f"{case.label}: gradient with respect to argument {number}", case.arguments, case.options
             )
-            _require_equal(told, np.asarray(got), np.asarray(wanted), ulps, size, each.data.dtype)
+            allowed = ulps * case.slack
+            _require_equal(told, np.asarray(got), np.asarray(wanted), allowed, size, each.data.dtype)
 
 
 def numerical_gradients(

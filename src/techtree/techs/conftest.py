@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from techtree.techs import aim
 from techtree.techs.spoils import SPOILS
 from techtree.tree import answers, confinement, subject
 from techtree.tree.graph import Tree, load_tree
@@ -102,6 +103,7 @@ def pytest_generate_tests(metafunc):
 def impl(request):
     """The module under test."""
     tech = _technology(request.config, request.path)
+    aim.look_at(request.param.source)
     return subject.load(tech, request.param)
 
 

@@ -29,6 +29,10 @@ def certificates(tree: Tree) -> dict[str, str]:
     return current
 
 
+_JUDGES = ("aim.py", "battery.py", "conftest.py", "elsewhere.py")
+"""What all technologies' tests stand on."""
+
+
 def contract(tech: Technology) -> str:
     """Return the hash of what a version of a technology is judged by, without its prerequisites."""
     return digest(_contents(tech, ("tech.toml", "variants.py")))
@@ -38,7 +42,7 @@ def _contents(tech: Technology, named: Iterable[str]) -> list[bytes]:
     """Return what a certificate speaks of, each file after its name."""
     judged = [*sources(tech.file("")), *sorted(tech.file("").glob("test_*.py"))]
     judged += [tech.file(name) for name in named]
-    judged += [tech.file("").parent.parent / name for name in ("battery.py", "conftest.py")]
+    judged += [tech.file("").parent.parent / name for name in _JUDGES]
     # The generated links of a page tell of other technologies, not of this one.
     end = LINKS.encode()
     return [

@@ -198,6 +198,7 @@ GUARDED = (
     "_pytest.raises",
     "_pytest.reports",
     "_pytest.runner",
+    "techtree.techs.aim",
     "techtree.techs.battery",
 )
 """Modules on which a verdict stands: a judged source may not exchange what is in them."""

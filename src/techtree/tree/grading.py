@@ -134,7 +134,18 @@ def _test_names(tech: Technology) -> set[str]:
 
 
 def _command(tech: Technology, folder: Path, subjects: str, seed: int, is_borrowed: bool) -> list[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-W", "ignore", "--tb=native"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        "--tb=native",
+    ]
     # A right version may warn (log of 0): values decide, so warnings are off. The configuration is
     # empty, because the project's own would add its plugins and options.
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")

@@ -25,7 +25,16 @@ PRIVATE_NUMPY = ("numpy._", "numpy.core")
 LOADER_NAMES = frozenset({"__import__", "exec", "eval", "compile"})
 
 
-OUTER = frozenset({"techtree", "techtree.errors", "techtree.techs", "techtree.techs.battery"})
+OUTER = frozenset(
+    {
+        "techtree",
+        "techtree.errors",
+        "techtree.techs",
+        "techtree.techs.aim",
+        "techtree.techs.battery",
+        "techtree.techs.elsewhere",
+    }
+)
 """Packages around the technologies, and what their tests load."""
 
 JUDGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "colorama"})
