@@ -151,8 +151,8 @@ class Reporter:
 
     def pytest_collectreport(self, report):
         if report.failed:
-            lines = [line[1:].strip() for line in report.longreprtext.splitlines() if line.startswith("E ")]
-            self.send({"kind": "error", "text": " | ".join(lines[:4]) or report.longreprtext[-300:]})
+            lines = [line.strip() for line in report.longreprtext.splitlines() if line.strip()]
+            self.send({"kind": "error", "text": lines[-1][:600] if lines else "no reason is known"})
 
     def pytest_collection_finish(self, session):
         """Say what will be judged, before a judged source has run; then watch."""
