@@ -473,6 +473,38 @@ def numerical_gradients(
     return found
 
 
+def refuses(
+    function: Callable,
+    *arguments: object,
+    error: type[Exception] = ValueError,
+    says: Iterable[str] = (),
+    **options: object,
+) -> Exception:
+    """Require that a call raises an error whose message holds given words; return the error.
+
+    Raises
+    ------
+    MismatchError
+        When nothing was raised, or another error, or a word is missing; it draws the call.
+    """
+    name = getattr(function, "__qualname__", "") or type(function).__name__
+    given = [*map(drawn, arguments), *(f"{key}={drawn(value)}" for key, value in options.items())]
+    asked = f"asked: {name.rpartition('<locals>.')[2]}({', '.join(given)})"
+    try:
+        result = function(*arguments, **options)
+    except error as raised:
+        for word in says:
+            if word not in str(raised):
+                raise MismatchError(
+                    f"the message must hold {word!r}; it is {str(raised)!r}", [asked]
+                ) from raised
+        return raised
+    except Exception as other:
+        what = f"{error.__name__} expected, {type(other).__name__} came: {other}"
+        raise MismatchError(what, [asked]) from other
+    raise MismatchError(f"{error.__name__} expected, nothing was raised", [asked, f"yours: {drawn(result)}"])
+
+
 def check_equal(
     got, expected, ulps: float = 16, magnitude: object = 0.0, dtype: object = None, label=""
 ) -> None:
