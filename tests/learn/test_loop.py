@@ -113,7 +113,7 @@ def test_a_known_mistake_is_named_also_in_other_words(learner):
     )
     run = learner.learn("check", "first", "--seed", "7")
     assert run.returncode == 1
-    assert "diagnosis: equal to the version in which adds one" in run.stdout
+    assert "diagnosis: it answers like the version in which adds one" in run.stdout
     assert "techtree learn hint first (1 of 3)" in run.stdout
     assert "techtree learn check first --seed 7" in run.stdout
     assert len(run.stdout.splitlines()) <= 15

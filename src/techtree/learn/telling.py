@@ -60,7 +60,7 @@ def _failed(workspace: Workspace, verdict: Verdict) -> list[str]:
     if verdict.problem:
         lines.append(f"  {verdict.problem}")
     if verdict.mistake:
-        named = f"diagnosis: equal to the version in which {verdict.mistake}"
+        named = f"diagnosis: it answers like the version in which {verdict.mistake}"
         lines += textwrap.wrap(named, MAX_COLUMNS, initial_indent="  ", subsequent_indent="    ")[:3]
     if outcome.failures:
         # What a battery's sweep found comes with the smallest input on which it fails.
