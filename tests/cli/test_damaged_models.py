@@ -22,7 +22,9 @@ import safetensors.torch
 
 from lm.byte_level_tokenizers import train_library_tokenizer
 from lm.families import FAMILIES, random_model
-from techtree.lm.formats.huggingface import save_pretrained
+from lm.gguf_models import quantize
+from techtree.lm.formats.gguf import save_gguf
+from techtree.lm.formats.huggingface import load_pretrained, save_pretrained
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.tokenizer_settings import TokenizerSettings
 
@@ -233,14 +235,30 @@ def test_deep_and_odd_json(place):
     assert [ended for ended in found if ended.code != 2 or not ended.is_right] == []
 
 
-def test_gguf_is_not_read(place):
+def test_files_that_are_no_gguf_are_refused(place):
     whole = b"GGUF\3\0\0\0" + bytes(100)
     for data in (whole, whole[:5], b"", whole.replace(b"\3", b"\xff"), b"\xff" * 100):
         place.add("import", lambda folder, data=data: (folder / "x.gguf").write_bytes(data))
         place.cases[-1]["words"] = ["import", "model/x.gguf"]
+    assert all(ended.is_right and ended.code == 2 for ended in place.run())
+
+
+def test_a_damaged_gguf_file_is_refused_or_is_another_model(place):
+    whole = place.root / "whole.gguf"
+    save_gguf(whole, *load_pretrained(place.folders["qwen3"]))
+    quantize(whole, place.root / "quantized.gguf", "Q8_0")
+    for seed in range(40):
+
+        def change(folder: Path, seed=seed) -> None:
+            source = place.root / ("whole.gguf" if seed % 2 else "quantized.gguf")
+            shutil.copyfile(source, folder / "x.gguf")
+            damage_bytes(folder / "x.gguf", random.Random(seed))
+
+        place.add("import", change)
+        place.cases[-1]["words"] = ["import", "model/x.gguf", "--out", "imported"]
     found = place.run()
-    assert [ended for ended in found if "is GGUF, which is written here and not read" not in ended.err] == []
-    assert all(ended.is_right for ended in found)
+    assert [ended for ended in found if not ended.is_right] == []
+    assert sum(ended.code == 2 for ended in found) > 20
 
 
 # Random damage -------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def refused(capsys, *words):
 
 def test_what_is_refused(source, tmp_path, capsys):
     assert "is not a folder" in refused(capsys, tmp_path / "nothing")
-    assert "is GGUF, which is written here and not read" in refused(capsys, tmp_path / "x.gguf")
+    assert "is missing" in refused(capsys, tmp_path / "x.gguf")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("")
     assert "mine is there already: choose another --out" in refused(

@@ -1,7 +1,9 @@
 """A shape for each thing that a GGUF file can say, with the architecture that has to carry it."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import gguf
 import torch
 
 from lm.families import FAMILIES, random_model
@@ -63,3 +65,25 @@ def peaked_model(config: ModelConfig, seed: int = 2) -> LanguageModel:
         sizes = torch.empty(config.vocab_size, 1).normal_(generator=torch.Generator().manual_seed(seed))
         model.head.mul_((0.4 * sizes).exp())
     return model
+
+
+def quantize(source: Path, target: Path, kind: str) -> None:
+    """Copy a file with the format's own package, its matrices quantized where their rows are whole blocks."""
+    reader = gguf.GGUFReader(source)
+    fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    writer = gguf.GGUFWriter(target, fields.pop("general.architecture").contents())
+    for name, field in fields.items():
+        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], inner)
+    wanted = gguf.GGMLQuantizationType[kind]
+    in_block, _ = gguf.GGML_QUANT_SIZES[wanted]
+    for tensor in reader.tensors:
+        values = tensor.data  # our own files hold floats
+        if values.ndim > 1 and values.shape[-1] % in_block == 0:
+            writer.add_tensor(tensor.name, gguf.quants.quantize(values, wanted), raw_dtype=wanted)
+        else:
+            writer.add_tensor(tensor.name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -24,7 +24,7 @@ from techtree.atomic import write_text
 from techtree.errors import InputError, did_you_mean
 from techtree.lm.interruptible import run_interruptibly
 from techtree.lm.tokenizer_settings import TokenizerSettings, read_settings, write_settings
-from techtree.lm.tokenizer_spec import characters_of_bytes, checked_spec
+from techtree.lm.tokenizer_spec import bytes_without_token, characters_of_bytes, checked_spec
 from techtree.reading import read_object
 
 END_OF_TEXT = "<|endoftext|>"
@@ -112,6 +112,8 @@ class Tokenizer:
         # library's own switch would leave those added tokens that are not marked as special, such
         # as Qwen's for filling in.)
         self._plain = _library_tokenizer(self._spec | {"added_tokens": []})
+        missing = bytes_without_token(self._spec)
+        self._missing = re.compile(b"[%b]" % re.escape(missing)) if missing else None
         self._word_ids = _WordIds(self._plain)
         # NFC leaves ASCII as it is.
         self._splits_like_qwen2 = self._spec["pre_tokenizer"] == _untrained_spec()["pre_tokenizer"]
@@ -198,8 +200,10 @@ class Tokenizer:
         Raises
         ------
         InputError
-            When the text is not Unicode (it holds half of a surrogate pair).
+            When the text is not Unicode (it holds half of a surrogate pair), or holds a byte for which the
+            tokenizer has no token.
         """
+        self._require_tokens(text)
         if parse_special:
             return _encoded(self._parsing, text).ids
         if self._splits_like_qwen2 and text.isascii():
@@ -209,8 +213,17 @@ class Tokenizer:
 
     def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
         """Return the ids of a text, and the character at which, or within which, each begins."""
+        self._require_tokens(text)
         encoding = _encoded(self._plain, text)
         return encoding.ids, [start for start, _ in encoding.offsets]
+
+    def _require_tokens(self, text: str) -> None:
+        """Refuse a text of which the library would drop something."""
+        if self._missing and (found := self._missing.search(_require_unicode(text).encode("utf-8"))):
+            raise InputError(
+                f"the text holds the byte {found[0][0]:#04x}, for which this tokenizer has no token: take "
+                "it out, as the model would not see it, or use another model"
+            )
 
     @cached_property
     def splits_at_lines(self) -> bool:

@@ -26,6 +26,10 @@ _KEEPING = ("Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 """What may become of the places where a text is split; the one left out drops them."""
 
 
+_PLAIN_TEXT = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
+"""ASCII but for control characters, some of which SmolLM2 has no token for."""
+
+
 def checked_spec(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of a `tokenizer.json`, complete, and without what is not used here.
 
@@ -64,6 +68,14 @@ def characters_of_bytes() -> str:
     }
     others = iter(range(256, 512))
     return "".join(chr(byte) if byte in printable else chr(next(others)) for byte in range(256))
+
+
+def bytes_without_token(spec: Mapping[str, Any]) -> bytes:
+    """Return the bytes of UTF-8 for which a tokenizer has no token of their own, as SmolLM2's for eight.
+
+    The library drops them from a text.
+    """
+    return _without_token(spec["model"]["vocab"])
 
 
 def _require_byte_level(model: Mapping[str, Any], decoder: Any) -> None:
@@ -110,15 +122,19 @@ def _vocab(vocab: dict[str, Any]) -> dict[str, int]:
             f"every token must have an id of its own; {reprlib.repr(names[0])} and {reprlib.repr(names[1])} "
             f"both have {twice}: copy the file again"
         )
-    characters = characters_of_bytes()
-    # No UTF-8 has the other 13.
-    missing = [byte for byte in (*range(0xC0), *range(0xC2, 0xF5)) if characters[byte] not in vocab]
-    if missing:
+    missing = _without_token(vocab)
+    if needed := _PLAIN_TEXT.intersection(missing):
         raise InputError(
-            f"the vocabulary must have a token for every single byte; it has none for {missing[0]:#04x} "
-            f"({len(missing)} in all), and would drop it from a text: {_OTHERS}"
+            "the vocabulary must have a token for every byte of plain text; it has none for "
+            f"{min(needed):#04x} ({len(missing)} in all), and would drop it from a text: {_OTHERS}"
         )
     return vocab
+
+
+def _without_token(vocab: Mapping[str, int]) -> bytes:
+    characters = characters_of_bytes()
+    # No UTF-8 has the other 13.
+    return bytes(byte for byte in (*range(0xC0), *range(0xC2, 0xF5)) if characters[byte] not in vocab)
 
 
 def _merges(merges: Any, vocab: Mapping[str, int]) -> list[list[str]]:

@@ -16,14 +16,21 @@ queries, keys and values is not in the olmoe graph, the bias that chooses expert
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from techtree.errors import InputError
-from techtree.lm.config import ModelConfig
+import numpy as np
+import torch
+from torch import Tensor
+
+from techtree.errors import InputError, did_you_mean
+from techtree.lm.config import ExpertsConfig, ModelConfig, RopeScaling
 from techtree.lm.formats.gguf_file import Value
 from techtree.lm.formats.misfits import heads_as_wide_as_the_model
+from techtree.lm.model.rope import frequencies
 
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
 """llama.cpp ends with an assertion at more."""
@@ -198,3 +205,228 @@ def shape_metadata(architecture: str, config: ModelConfig) -> dict[str, Value]:
             "expert_feed_forward_length": experts.d_expert,
         }
     return {f"{architecture}.{name}": value for name, value in values.items()}
+
+
+# Reading ------------------------------------------------------------------------------------------------
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""By how much each pair's frequency is divided, for Llama 3's scaling."""
+
+
+def config_of(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ModelConfig]:
+    """Return the architecture and the shape of the model in a file.
+
+    Parameters
+    ----------
+    metadata
+        The file's.
+    shapes
+        Those of its tensors, by name.
+
+    Raises
+    ------
+    InputError
+        When the architecture is none of these, or the metadata are damaged or ask for what it has not.
+    """
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise InputError(
+            f"general.architecture must be one of {', '.join(ARCHITECTURES)}; got {architecture!r}"
+            f"{did_you_mean(str(architecture), ARCHITECTURES)}: use another model"
+        )
+    ask = _Asked(architecture, metadata)
+    d_model, n_heads = ask.count("embedding_length"), ask.count("attention.head_count")
+    has_layer_norm = architecture == "gpt2"
+    epsilon = "layer_norm_epsilon" if has_layer_norm else "layer_norm_rms_epsilon"
+    head_dim = ask.count("attention.key_length", d_model // n_heads)
+    config = ModelConfig(
+        vocab_size=_length(shapes, "token_embd.weight"),
+        d_model=d_model,
+        n_layers=ask.count("block_count", at_most=MAX_LAYERS),
+        n_heads=n_heads,
+        n_kv_heads=ask.count("attention.head_count_kv", n_heads),
+        head_dim=head_dim,
+        d_ff=ask.count("feed_forward_length"),
+        max_seq_len=ask.count("context_length"),
+        rope_base=ask.number("rope.freq_base", 10_000.0),
+        norm_eps=ask.number(f"attention.{epsilon}"),
+        tie_embeddings="output.weight" not in shapes,
+        norm="layernorm" if has_layer_norm else "rmsnorm",
+        positions="learned" if architecture == "gpt2" else "rope",
+        rope_scaling=_rope_scaling(ask, shapes),
+        qk_norm=_qk_norm(shapes, head_dim),
+        attention_bias=_attention_bias(architecture, shapes),
+        mlp="gelu" if architecture == "gpt2" else "swiglu",
+        mlp_bias="blk.0.ffn_up.bias" in shapes,
+        experts=_experts_of(ask, architecture, shapes),
+    )
+    ask.require("attention.value_length", head_dim, "keys and values must be equally wide")
+    if config.positions == "rope":
+        ask.require("rope.dimension_count", head_dim, "whole heads must be rotated")
+    problems = ARCHITECTURES[architecture].problems(config)
+    if problems:
+        raise InputError(f"the file is damaged: a model of {architecture} needs {', '.join(problems)}")
+    return architecture, config
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The metadata of an architecture, by the rest of their names."""
+
+    architecture: str
+    metadata: Mapping[str, Any]
+
+    def count(self, name: str, default: int | None = None, at_most: int = 1 << 40) -> int:
+        given = self._given(name, default)
+        if type(given) is not int or not 1 <= given <= at_most:
+            raise InputError(
+                f"{self.architecture}.{name} must be a whole number from 1 to {at_most}; got {given!r}"
+            )
+        return given
+
+    def number(self, name: str, default: float | None = None) -> float:
+        given = self._given(name, default)
+        if not isinstance(given, int | float) or isinstance(given, bool):
+            raise InputError(f"{self.architecture}.{name} must be a number; got {given!r}")
+        return _decimal(float(given))
+
+    def require(self, name: str, wanted: object, why: str) -> None:
+        given = self.metadata.get(f"{self.architecture}.{name}", wanted)
+        if given != wanted:
+            raise InputError(f"{self.architecture}.{name} must be {wanted}, as {why}; got {given!r}")
+
+    def _given(self, name: str, default: object) -> object:
+        given = self.metadata.get(f"{self.architecture}.{name}", default)
+        if given is None:
+            raise InputError(f"the file must have {self.architecture}.{name}, which is missing")
+        if isinstance(given, list):
+            raise InputError(
+                f"{self.architecture}.{name} must be one number for all layers; got a list of {len(given)}: "
+                "use another model"
+            )
+        return given
+
+
+def _decimal(number: float) -> float:
+    """Return the shortest decimal that float32 rounds to a number: 1e-6 for 9.999999974752427e-07."""
+    short = float(str(np.float32(number)))
+    return short if np.float32(short) == np.float32(number) else number
+
+
+def _length(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
+    if len(shapes.get(name, ())) != 2:
+        raise InputError(f"the file must have the matrix {name}; it has {shapes.get(name, 'no such tensor')}")
+    return shapes[name][0]
+
+
+def _qk_norm(shapes: Mapping[str, tuple[int, ...]], head_dim: int) -> Literal["head", "full", "none"]:
+    shape = shapes.get("blk.0.attn_q_norm.weight")
+    return "none" if shape is None else "head" if shape == (head_dim,) else "full"
+
+
+def _attention_bias(
+    architecture: str, shapes: Mapping[str, tuple[int, ...]]
+) -> Literal["none", "qkv", "all"]:
+    inner = "attn_qkv" if architecture == "gpt2" else "attn_q"
+    if f"blk.0.{inner}.bias" not in shapes:
+        return "none"
+    return "all" if "blk.0.attn_output.bias" in shapes else "qkv"
+
+
+def _rope_scaling(ask: _Asked, shapes: Mapping[str, tuple[int, ...]]) -> RopeScaling | None:
+    kind = ask.metadata.get(f"{ask.architecture}.rope.scaling.type", "none")
+    if kind == "linear":
+        factor = ask.number("rope.scaling.factor")
+        return None if factor == 1 else RopeScaling("linear", factor)
+    if kind != "none":
+        raise InputError(f"rope.scaling.type must be none or linear; got {kind!r}: use another model")
+    # What they are computed from is not in the file: `rope_scaling_of` finds it.
+    return RopeScaling("llama3", 8.0) if ROPE_FACTORS in shapes else None
+
+
+def rope_scaling_of(factors: Tensor, config: ModelConfig) -> RopeScaling:
+    """Return the scaling of Llama 3's kind that gives the factors in a file.
+
+    The file has a factor for each pair of dimensions, and not the four numbers that they were computed from.
+    With the largest factor F, a pair of wavelength w gets 1 / ((1 - s) / F + s), where
+    s = (context / w - low) / (high - low), cut to 0 and 1. So s is a line over 1 / w. Multiplying context,
+    low and high by one number gives the same line; so low is 1, as in all published models.
+
+    Raises
+    ------
+    InputError
+        When they are no factors of this kind.
+    """
+    largest = float(factors.max()) if len(factors) else 1.0
+    if len(factors) == config.head_dim // 2 and 1 < largest < math.inf and float(factors.min()) > 0:
+        share = (1 / factors.double() - 1 / largest) / (1 - 1 / largest)
+        per_turn = frequencies(config.head_dim, config.rope_base, None).double() / (2 * math.pi)
+        for slope, at_zero in _lines(per_turn.tolist(), share.tolist()):
+            if not slope > 0 > at_zero:
+                continue
+            scaling = _of_line(largest, slope, at_zero)
+            if torch.allclose(rope_factors(config.head_dim, config.rope_base, scaling), factors, rtol=1e-4):
+                return scaling
+    raise InputError(
+        f"{ROPE_FACTORS} must be the factors of Llama 3's scaling; got others, up to {largest:.6g}: use "
+        "another model"
+    )
+
+
+_HIGH = 4.0
+"""Of all published models, for low = 1."""
+
+
+def _lines(x: list[float], y: list[float]) -> Iterator[tuple[float, float]]:
+    """Yield slope and value at 0 of lines that go through points and, cut to 0 and 1, through those beside.
+
+    ``x`` falls, and ``y`` falls from 1 to 0. Where one point or none lies between, many lines do: the one
+    with the usual high comes first.
+    """
+    inside = [i for i in range(len(x)) if 1e-4 < y[i] < 1 - 1e-4]
+    n_kept = sum(each >= 1 - 1e-4 for each in y)
+    if len(inside) >= 2:
+        i, j = inside[0], inside[-1]
+        slope = (y[i] - y[j]) / (x[i] - x[j])
+        yield slope, y[i] - slope * x[i]
+        return
+    end = 1 / (_HIGH - 1)
+    at, value = (x[inside[0]], y[inside[0]]) if inside else (x[max(0, n_kept - 1)], float(n_kept > 0))
+    yield (value + end) / at, -end
+    points = [*(range(n_kept - 1, n_kept) if n_kept else ()), *inside, *range(n_kept + len(inside), len(x))]
+    near = [(x[i], y[i]) for i in points[:3]]
+    slopes = [(a[1] - b[1]) / (a[0] - b[0]) for a, b in itertools.pairwise(near)]
+    if slopes:
+        yield max(slopes), value - max(slopes) * at
+
+
+def _of_line(factor: float, slope: float, at_zero: float) -> RopeScaling:
+    """Return the scaling of a line, with low = 1, or where its context is no whole number then, with 8192."""
+    high, context = 1 - 1 / at_zero, -slope / at_zero
+    near = round(context)
+    if near and abs(context / near - 1) < 1e-5:
+        is_whole = abs(high - round(high)) < 1e-4
+        return RopeScaling("llama3", factor, 1.0, float(round(high)) if is_whole else high, near)
+    scale = 8192 / context
+    return RopeScaling("llama3", factor, scale, high * scale, 8192)
+
+
+def rope_factors(head_dim: int, base: float, scaling: RopeScaling) -> Tensor:
+    """Return by how much llama.cpp has to divide each pair's frequency, (head_dim / 2,)."""
+    return frequencies(head_dim, base, None) / frequencies(head_dim, base, scaling)
+
+
+def _experts_of(
+    ask: _Asked, architecture: str, shapes: Mapping[str, tuple[int, ...]]
+) -> ExpertsConfig | None:
+    if not ask.metadata.get(f"{architecture}.expert_count"):
+        return None
+    d_expert = ask.metadata.get(f"{architecture}.expert_feed_forward_length") or None
+    if d_expert is None:
+        d_expert = shapes.get("blk.0.ffn_gate_exps.weight", (0, 0, 0))[-2]
+    return ExpertsConfig(
+        n_experts=ask.count("expert_count", at_most=MAX_EXPERTS),
+        n_active=ask.count("expert_used_count", at_most=MAX_EXPERTS),
+        d_expert=d_expert,
+        normalize_weights=architecture != "olmoe",
+    )

@@ -19,10 +19,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
+from techtree.lm.formats.finite import are_finite, not_finite
+from techtree.lm.formats.gguf.architecture import ROPE_FACTORS, rope_factors
 from techtree.lm.formats.gguf_file import TensorSource
+from techtree.lm.formats.gguf_reading import GgufFile
 from techtree.lm.model.language_model import LanguageModel
-from techtree.lm.model.rope import frequencies
 
 _TOP = {
     "token_embd": "model.embed_tokens",
@@ -51,7 +54,8 @@ _EXPERTS = {
 }
 _JOINED = ("attn_q", "attn_k", "attn_v")
 """They are one module, `attn_qkv`, in gpt2."""
-_FLOAT32 = ("position_embd.weight", "ffn_gate_inp.weight")
+FLOAT32 = ("position_embd.weight", "ffn_gate_inp.weight")
+"""Matrices that are float32 whatever the others are."""
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 
 
@@ -80,7 +84,7 @@ def tensor_sources(architecture: str, model: LanguageModel, dtype: torch.dtype) 
     for name, ours in layout.items():
         parts = [parameters[one] for one in ours]
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
-        kind = torch.float32 if len(shape) == 1 or name.endswith(_FLOAT32) else dtype
+        kind = torch.float32 if len(shape) == 1 or name.endswith(FLOAT32) else dtype
         is_rotated = architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k")
         head_dim = model.config.head_dim if is_rotated else None
         sources[name] = TensorSource(shape, kind, partial(_stored, parts, head_dim))
@@ -126,6 +130,58 @@ def _rope_factors(config: ModelConfig) -> dict[str, TensorSource]:
     """Return by how much llama.cpp has to divide each pair's frequency, for Llama 3's scaling."""
     if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
         return {}
-    plain = frequencies(config.head_dim, config.rope_base, None)
-    factors = plain / frequencies(config.head_dim, config.rope_base, config.rope_scaling)
-    return {"rope_freqs.weight": TensorSource(tuple(factors.shape), torch.float32, lambda: factors)}
+    factors = rope_factors(config.head_dim, config.rope_base, config.rope_scaling)
+    return {ROPE_FACTORS: TensorSource(tuple(factors.shape), torch.float32, lambda: factors)}
+
+
+def _half_split(rows: Tensor, head_dim: int) -> Tensor:
+    """Return the rows of each head in our order, given them in llama's: the inverse of `_interleaved`."""
+    by_head = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])  # (H, d/2, 2, ...)
+    return by_head.transpose(1, 2).reshape(rows.shape)
+
+
+def read_parameters(
+    architecture: str, model: LanguageModel, file: GgufFile, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Return a model's parameters by name, read from a file.
+
+    Parameters
+    ----------
+    architecture
+        llama.cpp's name of it.
+    model
+        A model of the file's shape, of whose parameters the names and shapes count.
+    file
+        The file.
+    dtype
+        The type of all parameters.
+
+    Raises
+    ------
+    InputError
+        When a tensor is missing, unknown, of another shape, or not finite.
+    """
+    wanted = dict(model.named_parameters())
+    layout = dict(_possible_names(architecture, model.config.n_layers))
+    needed = {theirs for theirs, ours in layout.items() if ours[0] in wanted}
+    given = file.tensors.keys() - {ROPE_FACTORS}
+    for problem, names in (("lacks the", needed - given), ("has the unknown", given - needed)):
+        if names:
+            raise InputError(f"{file.path} {problem} tensor {min(names)!r} ({len(names)} in all)")
+    parameters = {}
+    for name in sorted(needed, key=list(file.tensors).index):
+        parts = [wanted[one] for one in layout[name]]
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        if file.tensors[name].shape != shape:
+            raise InputError(
+                f"{name} in {file.path} must have the shape {shape}, as the metadata say; "
+                f"got {file.tensors[name].shape}"
+            )
+        tensor = file.floats(name, dtype)
+        if not are_finite(tensor):
+            raise not_finite(f"{name} in {file.path}", tensor, tensor.dtype, "copy or download it again")
+        if architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k"):
+            tensor = _half_split(tensor, model.config.head_dim)
+        pieces = tensor.split([len(part) for part in parts])
+        parameters |= {ours: piece.contiguous() for ours, piece in zip(layout[name], pieces, strict=True)}
+    return parameters

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from techtree.errors import InputError
+from techtree.errors import InputError, did_you_mean
 from techtree.lm.formats.gguf_file import Value
 from techtree.lm.tokenizer import (
     FILE_SEP,
@@ -35,8 +35,9 @@ from techtree.lm.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
 )
+from techtree.lm.tokenizer_settings import TokenizerSettings
 
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5
 """llama.cpp parses a control token from text, and shows its name, only on request; a user-defined one always;
 an unused one never."""
 
@@ -52,6 +53,31 @@ _NAMES = {
     ((LLAMA3_PATTERN,), False): "dbrx",
 }
 """By the steps that split a text, and whether a word that is a token is taken whole, without its merges."""
+
+_READ_NAMES = {
+    "qwen2": (_QWEN := (QWEN2_PATTERN,), False),
+    "deepseek-r1-qwen": (_QWEN, False),
+    "stablelm2": (_QWEN, False),
+    "gpt-2": (_GPT2 := (GPT2_PATTERN,), False),
+    "mpt": (_GPT2, False),
+    "olmo": (_GPT2, False),
+    "phi-2": (_GPT2, False),
+    "smollm": (_STARCODER := (_DIGITS, GPT2_PATTERN), False),
+    "starcoder": (_STARCODER, False),
+    "refact": (_STARCODER, False),
+    "command-r": (_STARCODER, False),
+    "codeshell": (_STARCODER, False),
+    "llama-bpe": (_LLAMA3 := (LLAMA3_PATTERN,), True),
+    "llama3": (_LLAMA3, True),
+    "llama-v3": (_LLAMA3, True),
+    "falcon3": (_LLAMA3, True),
+    "dbrx": (_LLAMA3, False),
+    "smaug-bpe": (_LLAMA3, False),
+}
+"""The names whose ways of splitting are known here (`llama-vocab.cpp`), several for some."""
+
+_COMPOSING = ("qwen2", "deepseek-r1-qwen")
+"""Whose own tokenizers compose a text first (NFC); llama.cpp leaves that out."""
 
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>", re.DOTALL)
 """Qwen2.5-Coder does not mark its tokens for filling in as special, yet no text may say them."""
@@ -202,3 +228,111 @@ def _fill_in_the_middle_ids(tokenizer: Tokenizer) -> dict[str, Value]:
         except InputError:  # a tokenizer of others need not have it
             continue
     return ids
+
+
+# Reading ------------------------------------------------------------------------------------------------
+
+
+def tokenizer_of(metadata: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer that a file's metadata describe.
+
+    Raises
+    ------
+    InputError
+        When it is no byte-level BPE, splits in a way that is not known here, or is damaged.
+    """
+    ask = {
+        name.removeprefix("tokenizer.ggml."): value
+        for name, value in metadata.items()
+        if name.startswith("tokenizer.ggml.")
+    }
+    kind = ask.get("model")
+    if kind != "gpt2":
+        raise InputError(
+            f"tokenizer.ggml.model must be gpt2, which is byte-level BPE; got {kind!r}: use another model"
+        )
+    name = ask.get("pre")
+    if name not in _READ_NAMES:
+        raise InputError(
+            f"tokenizer.ggml.pre must be one of {', '.join(_READ_NAMES)}; got {name!r}"
+            f"{did_you_mean(str(name), _READ_NAMES)}: use another model"
+        )
+    if ask.get("add_space_prefix"):
+        raise InputError("tokenizer.ggml.add_space_prefix must be false, or text would not come back")
+    steps, ignores_merges = _READ_NAMES[name]
+    vocab, added = _read_tokens(ask.get("tokens"), ask.get("token_type"))
+    merges = ask.get("merges")
+    if not _are_texts(merges):
+        raise InputError("tokenizer.ggml.merges must be a list of texts, each two tokens and a blank between")
+    names = {i: token for token, i in vocab.items()} | {one["id"]: one["content"] for one in added}
+    first = ask.get("bos_token_id") if ask.get("add_bos_token", ignores_merges) else None
+    if first is not None and first not in names:
+        raise InputError(f"tokenizer.ggml.bos_token_id must be the id of a token; got {first!r}")
+    spec = {
+        "added_tokens": added,
+        "normalizer": {"type": "NFC"} if name in _COMPOSING else None,
+        "pre_tokenizer": _splitting(steps),
+        "post_processor": _BYTE_LEVEL if first is None else _beginning_with(names[first], first),
+        "decoder": _BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "vocab": vocab,
+            "merges": [merge.split(" ") for merge in merges or ()],
+            "ignore_merges": ignores_merges,
+        },
+    }
+    ends = [ask.get(f"{end}_token_id") for end in ("eot", "eos")]
+    template = metadata.get("tokenizer.chat_template")
+    settings = TokenizerSettings(
+        chat_template=template if isinstance(template, str) else None,
+        end_ids=tuple(dict.fromkeys(end for end in ends if isinstance(end, int) and end in names)),
+    )
+    return Tokenizer(spec, settings)
+
+
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+
+
+def _read_tokens(tokens: Any, types: Any) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Return the ids of what merges make, and the added tokens."""
+    if not _are_texts(tokens) or not isinstance(types, list) or len(types) != len(tokens):
+        raise InputError("tokenizer.ggml.tokens must be texts, and tokenizer.ggml.token_type as many numbers")
+    vocab: dict[str, int] = {}
+    added = []
+    for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED):
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            added.append({"id": i, "content": token, **flags, "special": kind != _USER_DEFINED})
+        elif kind != _UNUSED and vocab.setdefault(token, i) != i:
+            raise InputError(f"tokenizer.ggml.tokens must differ; {token!r} comes twice")
+    # The library numbers added tokens from the end of the vocabulary on, unless they are in it, too.
+    n = max(vocab.values(), default=0)
+    return vocab | {one["content"]: one["id"] for one in added if one["id"] < n}, added
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _splitting(steps: tuple[str, ...]) -> dict[str, Any]:
+    """Return the steps from a text to words, as `tokenizer.json` has them."""
+    found: list[dict[str, Any]] = []
+    for step in steps:
+        if step == _DIGITS:
+            found.append({"type": "Digits", "individual_digits": True})
+        elif step != GPT2_PATTERN:
+            split = {"type": "Split", "pattern": {"Regex": step}, "behavior": "Isolated", "invert": False}
+            found.append(split)
+    found.append(_BYTE_LEVEL | {"use_regex": steps[-1] == GPT2_PATTERN})
+    return {"type": "Sequence", "pretokenizers": found}
+
+
+def _beginning_with(name: str, i: int) -> dict[str, Any]:
+    token = {"SpecialToken": {"id": name, "type_id": 0}}
+    texts = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    return {
+        "type": "TemplateProcessing",
+        "single": [token, texts[0]],
+        "pair": [token, texts[0], token, texts[1]],
+        "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]}},
+    }

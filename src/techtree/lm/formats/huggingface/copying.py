@@ -1,8 +1,10 @@
 """A model's folder in another place, in another precision if wanted."""
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -47,11 +49,25 @@ def copy_model(source: Path, target: Path, dtype: torch.dtype | None = None) -> 
     """
     check_free(target)
     model = load_model(source, dtype=None)
+    with new_folder(target) as part:
+        _fill(part, source, model, dtype)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill; what is in it is `target` afterwards, as a whole or not at all.
+
+    Raises
+    ------
+    InputError
+        When there is something already, or the folder cannot be written.
+    """
+    check_free(target)
     part = target.with_name(f".{target.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)  # of a call that was killed
         part.mkdir(parents=True)
-        _fill(part, source, model, dtype)
+        yield part
         if target.exists():
             target.rmdir()
         os.replace(part, target)
@@ -77,11 +93,16 @@ def check_free(target: Path) -> None:
 
 def describe(folder: Path, model: LanguageModel) -> str:
     """Return a model's family, size and precision, such as "qwen2, 494,032,768 parameters, bfloat16"."""
+    return f"{read_object(folder / CONFIG)['model_type']}, {describe_size(model)}"
+
+
+def describe_size(model: LanguageModel) -> str:
+    """Return a model's size and precision, such as "494,032,768 parameters, bfloat16"."""
     dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
     size = f"{model.config.n_parameters:,} parameters"
     if model.config.experts is not None:
         size += f" ({model.config.n_active_parameters:,} of them active for a token)"
-    return f"{read_object(folder / CONFIG)['model_type']}, {size}, {' and '.join(sorted(dtypes))}"
+    return f"{size}, {' and '.join(sorted(dtypes))}"
 
 
 def _fill(part: Path, source: Path, model: LanguageModel, dtype: torch.dtype | None) -> None:
