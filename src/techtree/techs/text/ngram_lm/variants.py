@@ -1,12 +1,12 @@
 """Wrong versions that people really write, right ones written differently, and what tells them apart."""
 
 import contextlib
+import inspect
 import math
+import textwrap
 from collections import Counter
 
 import numpy as np
-
-from techtree.techs.text.ngram_lm import ngram_lm as own
 
 MIX = "p = (followers[token] + len(followers) * p) / (followers.total() + len(followers))"
 GET = "self._followers.get(history[len(history) - n :])"
@@ -20,8 +20,30 @@ MIX_ALL = """                p *= len(followers)
 """
 
 
-def _model(**methods):
-    return {"NgramLM": type("NgramLM", (own.NgramLM,), methods)}
+HEADS = {
+    "count": "    def count(self, tokens: Sequence[int]) -> None:\n",
+    "log_probs": "    def log_probs(self, context: Sequence[int]) -> np.ndarray:\n",
+    "score": "    def score(self, tokens: Sequence[int]) -> np.ndarray:\n",
+    "prob": "    def prob(self, context: Sequence[int], token: int) -> float:\n",
+    "_estimates": "    def _estimates(self, history: tuple[int, ...], token: int) -> list[float]:\n",
+    "_history": "    def _history(self, context: Sequence[int]) -> tuple[int, ...]:\n",
+    "_padded": "    def _padded(self, tokens: Sequence[int]) -> tuple[int, ...]:\n",
+    "perplexity": "def perplexity(log_probs: np.ndarray) -> float:\n",
+    "bits_per_byte": "def bits_per_byte(log_probs: np.ndarray, text: str) -> float:\n",
+}
+"""The first lines of what can be written anew."""
+
+
+def _written(**functions):
+    """Edits that put a function's source in the place of ours, which is then called ``_own_...``."""
+    edits = []
+    for name, function in functions.items():
+        head = HEADS[name]
+        indent = head[: len(head) - len(head.lstrip())]
+        source = inspect.getsource(function).replace(f"def {function.__name__}(", f"def {name}(", 1)
+        own = head.replace(f"def {name}(", f"def _own_{name}(", 1)
+        edits.append((head, f"{textwrap.indent(source, indent)}\n{own}"))
+    return edits
 
 
 def _mix(expression):
@@ -33,16 +55,20 @@ def _mix(expression):
     return [(MIX, one), (MIX_ALL, "                p = " + expression.format(**every) + "\n")]
 
 
+# ruff: noqa: F821
+# These run within the implementation, where ours has the name with ``_own_`` before it.
+
+
 def _count_texts_as_one(self, tokens):
     self._all = [*getattr(self, "_all", []), *tokens]
     self._followers.clear()
-    own.NgramLM.count(self, self._all)
+    self._own_count(self._all)
 
 
 def _count_again(self, tokens):
     self._padded(tokens)
     self._followers.clear()
-    own.NgramLM.count(self, tokens)
+    self._own_count(tokens)
 
 
 def _count_without_start(self, tokens):
@@ -83,40 +109,75 @@ def _count_in_64_bits(self, tokens):
     padded = self._padded(tokens)
     for at in range(self.order - 1, len(padded)):
         for n in range(self.order):
-            key = (n, _key(padded[at - n : at], self.vocab_size))
-            self._followers.setdefault(key, Counter())[padded[at]] += 1
-
-
-def _key(history, vocab_size):
-    key = 0
-    for token in history:
-        key = (key * vocab_size + token) % 2**64
-    return key
+            key = 0
+            for token in padded[at - n : at]:
+                key = (key * self.vocab_size + token) % 2**64
+            self._followers.setdefault((n, key), Counter())[padded[at]] += 1
 
 
 def _estimates_in_64_bits(self, history, token):
     p, estimates = 1 / self.vocab_size, []
     for n in range(self.order):
-        followers = self._followers.get((n, _key(history[len(history) - n :], self.vocab_size)))
+        key = 0
+        for each in history[len(history) - n :]:
+            key = (key * self.vocab_size + each) % 2**64
+        followers = self._followers.get((n, key))
         if followers:
             p = (followers[token] + len(followers) * p) / (followers.total() + len(followers))
         estimates.append(p)
     return estimates
 
 
+def _count_later(self, tokens):
+    """Keep the text itself, and count it when something is asked."""
+    self._padded(tokens)
+    self._kept = [*getattr(self, "_kept", []), tokens]
+
+
+def _estimates_of_what_was_kept(self, history, token):
+    self._followers.clear()
+    for text in getattr(self, "_kept", []):
+        self._own_count(text)
+    return self._own__estimates(history, token)
+
+
+def _count_the_beginning(self, tokens):
+    self._own_count(self._padded(tokens)[self.order - 1 :][:1000])
+
+
 def _log_probs_one_by_one(self, context):
     return np.array([math.log(self.prob(context, token)) for token in range(self.vocab_size)])
 
 
+def _log_probs_remembered(self, context):
+    self._known = getattr(self, "_known", {})
+    history = self._history(context)
+    if history not in self._known:
+        self._known[history] = self._own_log_probs(context)
+    return self._known[history].copy()
+
+
+def _log_probs_in_float32(self, context):
+    return self._own_log_probs(context).astype(np.float32).astype(np.float64)
+
+
+def _log_probs_raised(self, context):
+    return np.maximum(self._own_log_probs(context), math.log(1e-6))
+
+
 def _score_and_count(self, tokens):
-    scores = own.NgramLM.score(self, tokens)
+    scores = self._own_score(tokens)
     self.count(tokens)
     return scores
 
 
 def _score_without_start(self, tokens):
     """Leave the first tokens out, which have no full history."""
-    return own.NgramLM.score(self, tokens)[:, self.order - 1 :]
+    return self._own_score(tokens)[:, self.order - 1 :]
+
+
+def _score_raised(self, tokens):
+    return np.maximum(self._own_score(tokens), math.log(1e-6))
 
 
 def _history_as_it_is(self, context):
@@ -126,6 +187,11 @@ def _history_as_it_is(self, context):
 
 def _padded_unchecked(self, tokens):
     return (self.start,) * (self.order - 1) + tuple(int(token) for token in tokens)
+
+
+def _padded_in_bytes(self, tokens):
+    """As in an array of bytes: what is beyond 255 wraps around."""
+    return tuple(token % 256 for token in self._own__padded(tokens))
 
 
 def _count_while_checking(self, tokens):
@@ -139,33 +205,62 @@ def _count_while_checking(self, tokens):
             self._followers.setdefault(padded[len(padded) - 1 - n : -1], Counter())[so_far[-1]] += 1
 
 
-def _per_character(log_probs, text):
-    return own.bits_per_byte(log_probs, text) * len(text.encode()) / len(text)
+def _two_to_the_power_of_nats(log_probs):
+    return 2 ** math.log(_own_perplexity(log_probs))
 
 
-def _nats_per_byte(log_probs, text):
-    return own.bits_per_byte(log_probs, text) * math.log(2)
+def _of_the_sum(log_probs):
+    return math.exp(min(700, np.size(log_probs) * math.log(_own_perplexity(log_probs))))
 
 
-def _bits_per_token(log_probs, text):
-    own.bits_per_byte(log_probs, text)
-    return float(-np.mean(np.asarray(log_probs)) / math.log(2)) if np.size(log_probs) else 0.0
+def _mean_of_inverses(log_probs):
+    return float(np.mean(np.exp(-np.asarray(log_probs))) + 0 * _own_perplexity(log_probs))
 
 
-def _with_the_wrong_sign(log_probs, text):
-    return -own.bits_per_byte(log_probs, text)
+def _of_nothing_nan(log_probs):
+    return _own_perplexity(log_probs) if np.size(log_probs) else math.nan
 
 
 def _in_float32(log_probs):
     total = np.float32(0)
     for value in np.ravel(log_probs).astype(np.float32):
         total += value
-    return own.perplexity(np.array([total / np.float32(np.size(log_probs))]))
+    return _own_perplexity(np.array([total / np.float32(np.size(log_probs))]))
 
 
 def _product(log_probs):
-    own.perplexity(log_probs)
+    _own_perplexity(log_probs)
     return float(np.prod(np.exp(log_probs)) ** (-1 / np.size(log_probs)))
+
+
+def _of_possible_tokens(log_probs):
+    log_probs = np.asarray(log_probs, dtype=np.float64)
+    return _own_perplexity(log_probs[np.isfinite(log_probs)] if log_probs.size else log_probs)
+
+
+def _per_character(log_probs, text):
+    return _own_bits_per_byte(log_probs, text) * len(text.encode()) / len(text)
+
+
+def _nats_per_byte(log_probs, text):
+    return _own_bits_per_byte(log_probs, text) * math.log(2)
+
+
+def _bits_per_token(log_probs, text):
+    _own_bits_per_byte(log_probs, text)
+    return float(-np.mean(np.asarray(log_probs)) / math.log(2)) if np.size(log_probs) else 0.0
+
+
+def _with_the_wrong_sign(log_probs, text):
+    return -_own_bits_per_byte(log_probs, text)
+
+
+def _of_an_empty_text_0(log_probs, text):
+    return _own_bits_per_byte(log_probs, text) if text else 0.0
+
+
+def _without_blanks_at_the_ends(log_probs, text):
+    return _own_bits_per_byte(log_probs, text.strip() or text)
 
 
 MISTAKES = {
@@ -214,15 +309,15 @@ MISTAKES = {
     "a history has n tokens instead of n - 1": [
         ("order, vocab_size, start\n        self._f", "order + 1, vocab_size, start\n        self._f")
     ],
-    "a text goes on where the one before ended": _model(count=_count_texts_as_one),
-    "count forgets the texts before": _model(count=_count_again),
-    "the first tokens of a text have short histories": _model(count=_count_without_start),
-    "start tokens are counted as if they were predicted": _model(count=_count_start_as_a_token),
-    "only the longest histories are counted": _model(count=_count_highest_order_only),
-    "shorter histories count each longer one once (Kneser and Ney)": _model(
+    "a text goes on where the one before ended": _written(count=_count_texts_as_one),
+    "count forgets the texts before": _written(count=_count_again),
+    "the first tokens of a text have short histories": _written(count=_count_without_start),
+    "start tokens are counted as if they were predicted": _written(count=_count_start_as_a_token),
+    "only the longest histories are counted": _written(count=_count_highest_order_only),
+    "shorter histories count each longer one once (Kneser and Ney)": _written(
         count=_count_kinds_in_lower_orders
     ),
-    "histories are numbers of 64 bits, which wrap around": _model(
+    "histories are numbers of 64 bits, which wrap around": _written(
         count=_count_in_64_bits, _estimates=_estimates_in_64_bits, log_probs=_log_probs_one_by_one
     ),
     "all models share their counts": [
@@ -235,15 +330,15 @@ MISTAKES = {
     "start is always 0": [
         ("order, vocab_size, start\n        self._f", "order, vocab_size, 0\n        self._f")
     ],
-    "prob does not put start tokens before a short context": _model(_history=_history_as_it_is),
+    "prob does not put start tokens before a short context": _written(_history=_history_as_it_is),
     "prob uses the beginning of the context": [
         ("context[max(0, len(context) - self.order + 1) :]", "context[: self.order - 1]")
     ],
     "asking for an unseen history makes it a seen one": [
         (GET + ONE, "self._followers.setdefault(history[len(history) - n :], Counter({token: 1}))" + ONE),
     ],
-    "score counts the text": _model(score=_score_and_count),
-    "score leaves the first tokens out": _model(score=_score_without_start),
+    "score counts the text": _written(score=_score_and_count),
+    "score leaves the first tokens out": _written(score=_score_without_start),
     "score has a row for each token": [(".reshape(-1, self.order).T)", ".reshape(-1, self.order))")],
     "score begins with the highest order": [
         (".reshape(-1, self.order).T)", ".reshape(-1, self.order).T[::-1])")
@@ -252,36 +347,34 @@ MISTAKES = {
     "log_probs is in bits": [("return np.log(p)", "return np.log2(p)")],
     "log_probs gives probabilities": [("return np.log(p)", "return p")],
     "log_probs of order 1 whatever the order": [(GET + ALL, "self._followers.get(())" + ALL)],
-    "tokens outside the vocabulary are accepted": _model(_padded=_padded_unchecked),
+    "tokens outside the vocabulary are accepted": _written(_padded=_padded_unchecked),
     "negative tokens are accepted": [("if checked and (min(checked) < 0 or max", "if checked and (max")],
-    "count has counted half a text before it refuses it": _model(count=_count_while_checking),
+    "count has counted half a text before it refuses it": _written(count=_count_while_checking),
     "NgramLM accepts an order of 0": [("if order < 1 or vocab_size < 1:", "if vocab_size < 1:")],
     "NgramLM accepts a start outside the vocabulary": [("        self._padded([start])\n", "")],
-    "perplexity takes 2 to the power of nats": {
-        "perplexity": lambda log_probs: 2 ** math.log(own.perplexity(log_probs))
-    },
-    "perplexity takes the sum instead of the mean": {
-        "perplexity": lambda log_probs: math.exp(
-            min(700, np.size(log_probs) * math.log(own.perplexity(log_probs)))
-        )
-    },
-    "perplexity averages the inverse probabilities": {
-        "perplexity": lambda log_probs: float(
-            np.mean(np.exp(-np.asarray(log_probs))) + 0 * own.perplexity(log_probs)
-        )
-    },
-    "perplexity multiplies the probabilities, which underflow": {"perplexity": _product},
-    "perplexity adds up in float32": {"perplexity": _in_float32},
-    "perplexity of nothing is NaN": {
-        "perplexity": lambda log_probs: own.perplexity(log_probs) if np.size(log_probs) else math.nan
-    },
-    "bits_per_byte divides by characters": {"bits_per_byte": _per_character},
-    "bits_per_byte stays in nats": {"bits_per_byte": _nats_per_byte},
-    "bits_per_byte divides by tokens": {"bits_per_byte": _bits_per_token},
-    "bits_per_byte has the wrong sign": {"bits_per_byte": _with_the_wrong_sign},
-    "bits_per_byte of an empty text is 0": {
-        "bits_per_byte": lambda log_probs, text: own.bits_per_byte(log_probs, text) if text else 0.0
-    },
+    "perplexity takes 2 to the power of nats": _written(perplexity=_two_to_the_power_of_nats),
+    "perplexity takes the sum instead of the mean": _written(perplexity=_of_the_sum),
+    "perplexity averages the inverse probabilities": _written(perplexity=_mean_of_inverses),
+    "perplexity multiplies the probabilities, which underflow": _written(perplexity=_product),
+    "perplexity adds up in float32": _written(perplexity=_in_float32),
+    "perplexity of nothing is NaN": _written(perplexity=_of_nothing_nan),
+    "perplexity leaves impossible tokens out": _written(perplexity=_of_possible_tokens),
+    "bits_per_byte divides by characters": _written(bits_per_byte=_per_character),
+    "bits_per_byte stays in nats": _written(bits_per_byte=_nats_per_byte),
+    "bits_per_byte divides by tokens": _written(bits_per_byte=_bits_per_token),
+    "bits_per_byte has the wrong sign": _written(bits_per_byte=_with_the_wrong_sign),
+    "bits_per_byte of an empty text is 0": _written(bits_per_byte=_of_an_empty_text_0),
+    "bits_per_byte does not count blanks at the ends": _written(bits_per_byte=_without_blanks_at_the_ends),
+    "tokens are kept in bytes, which wrap around": _written(_padded=_padded_in_bytes),
+    "a text is counted when something is asked, as it is then": _written(
+        count=_count_later, _estimates=_estimates_of_what_was_kept, log_probs=_log_probs_one_by_one
+    ),
+    "count reads the first 1,000 tokens": _written(count=_count_the_beginning),
+    "log_probs remembers its answers, also when more is counted": _written(log_probs=_log_probs_remembered),
+    "log_probs has the digits of float32": _written(log_probs=_log_probs_in_float32),
+    "log_probs and score raise small probabilities to 1e-6": _written(
+        log_probs=_log_probs_raised, score=_score_raised
+    ),
 }
 
 
@@ -387,6 +480,19 @@ class _Sorted:
         return np.log(np.array(columns).reshape(-1, self.order).T)
 
 
+def _from_bits(log_probs):
+    flat = [float(each) for each in np.ravel(log_probs)]
+    if not flat:
+        raise ValueError("nothing")
+    return 2.0 ** (-math.fsum(flat) / math.log(2) / len(flat))
+
+
+def _with_fsum(log_probs, text):
+    if not text:
+        raise ValueError("no text")
+    return -math.fsum(np.ravel(log_probs).tolist()) / math.log(2) / memoryview(text.encode()).nbytes + 0.0
+
+
 EQUIVALENTS = {
     "n-grams in one dictionary, the definition as a recursion": {"NgramLM": _Recursive},
     "texts kept, counted when asked": {"NgramLM": _Sorted},
@@ -395,17 +501,30 @@ EQUIVALENTS = {
         (GET + ONE, "self._followers.get(str(history[len(history) - n :]))" + ONE),
         (GET + ALL, "self._followers.get(str(history[len(history) - n :]))" + ALL),
     ],
-    "perplexity from bits": {
-        "perplexity": lambda log_probs: 2.0 ** own.bits_per_byte(log_probs, "x" * np.size(log_probs))
-    },
-    "bits_per_byte with fsum": {
-        "bits_per_byte": lambda log_probs, text: (
-            -math.fsum(np.ravel(log_probs).tolist()) / math.log(2) / memoryview(text.encode()).nbytes + 0.0
-            if text
-            else own.bits_per_byte(log_probs, text)
-        )
-    },
+    "perplexity from the sum of bits": _written(perplexity=_from_bits),
+    "bits_per_byte with fsum": _written(bits_per_byte=_with_fsum),
 }
+
+
+LONGER = "a longer history is read from its end; whether tokens are checked that do not matter is free"
+
+HARMLESS = {
+    "if order < 1 or vocab_size < 1: => if order < 1 or vocab_size < 0:": "no start is a token then",
+    "recent = context[max(0, len(context) - self.order + 1):] => recent = context[:]": LONGER,
+    "recent = context[max(0, len(context) - self.order + 1):]"
+    " => recent = context[max(0, len(context) - self.order - 1):]": LONGER,
+    "recent = context[max(0, len(context) - self.order + 1):]"
+    " => recent = context[max(0, len(context) - self.order + 0):]": LONGER,
+    "return self._padded(recent)[len(recent):] => return self._padded(recent)[:]": LONGER,
+    "rows = [self._estimates(padded[at - first:at], padded[at]) for at in range(first, len(padded))]"
+    " => rows = [self._estimates(padded[:at], padded[at]) for at in range(first, len(padded))]": LONGER,
+    "return np.log(np.array(rows, dtype=np.float64).reshape(-1, self.order).T)"
+    " => return np.log(np.array(rows).reshape(-1, self.order).T)": "floats of Python make float64",
+    "return np.log(np.array(rows, dtype=np.float64).reshape(-1, self.order).T)"
+    " => return np.log(np.array(rows, dtype=np.float64).reshape(-2, self.order).T)": "any negative number will do",
+    "bits_per_byte: wrong for empty text": "it raises an error there, which stays one",
+}
+"""Mutants that are the same program in other words, and why."""
 
 
 def probes(rng):
@@ -441,6 +560,33 @@ def probes(rng):
             made.count([6, 6, 99])
         return made.prob([6], 6)
 
+    def after_more(impl):
+        made = model(impl)
+        made.log_probs([0, 1])
+        made.count([0, 1, 4, 4])
+        return made.log_probs([0, 1])
+
+    def after_a_change(impl):
+        made, text = impl.NgramLM(2, 7), [1, 2, 1]
+        made.count(text)
+        text[0] = 3
+        return made.prob([1], 2)
+
+    def many(impl):
+        made = impl.NgramLM(1, 2)
+        made.count([1] * 1500)
+        return made.prob([], 1)
+
+    def unlikely(impl):
+        made = impl.NgramLM(3, 3)
+        made.count([0] * 400)
+        return made.log_probs([0, 0])
+
+    def beyond_a_byte(impl):
+        made = impl.NgramLM(2, 600)
+        made.count([300, 5, 44, 6])
+        return made.prob([44], 5)
+
     def far_back(impl):
         made = impl.NgramLM(6, 2**16, 2**16 - 1)
         made.count([9, 8, 5, 0, 7, 1, 3, 8, 5, 0, 7, 2])
@@ -465,6 +611,11 @@ def probes(rng):
         "after scoring": after_scoring,
         "after another model": after_another,
         "after a refused text": after_a_refusal,
+        "after more was counted": after_more,
+        "after a caller changed a text": after_a_change,
+        "a text of 1,500": many,
+        "what is unlikely": unlikely,
+        "tokens beyond a byte": beyond_a_byte,
         "a large vocabulary": far_back,
         "prob of a token outside": lambda impl: model(impl).prob([0], 9),
         "prob of a negative token": lambda impl: model(impl).prob([0], -1),
@@ -475,7 +626,9 @@ def probes(rng):
         "perplexity in float32": lambda impl: round(
             impl.perplexity(np.full(100_000, -0.1, dtype=np.float32)), 6
         ),
+        "perplexity of the impossible": lambda impl: impl.perplexity([-1.0, -math.inf]),
         "perplexity of nothing": lambda impl: impl.perplexity([]),
         "bits per byte": lambda impl: impl.bits_per_byte(log_probs, "né 東"),
+        "bits per byte of blanks": lambda impl: impl.bits_per_byte(log_probs, " a\n"),
         "bits per byte of nothing": lambda impl: impl.bits_per_byte(log_probs, ""),
     }
