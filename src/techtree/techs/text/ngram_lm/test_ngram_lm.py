@@ -372,6 +372,8 @@ def measured(rng) -> list[battery.Case]:
     )
     for shape in ((), (1, 1), (2, 3), (3, 1, 2), (2, 3, 2, 2), (1,) * 9, (4, 5)):
         found.append(battery.Case(f"shape {shape}", (drawn.normal(shape),)))
+    # A mean of -1.5, so that a perplexity can show it.
+    found.append(battery.Case("one of -20,000 among 20,000", (np.where(np.arange(20_000) == 7, -2e4, -0.5),)))
     found += battery.cases(
         drawn, "... m n", sizes={"m": (1, 2), "n": (1, 3, 40), "...": ((), (2,), (2, 1, 3))}
     )
