@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 
+from techtree.techs.elsewhere import elsewhere
+
 _DRAWS = "draws = rng.bit_generator.random_raw(n).tolist()"
 _CHOSEN = "chosen = draws[last] % (last + 1)"
 _RETURN = "return np.array(order, dtype=np.int64)"
@@ -58,6 +60,7 @@ MISTAKES = {
     "a new generator is made in each shuffle": [
         (_DRAWS, "draws = np.random.default_rng(n).bit_generator.random_raw(n).tolist()")
     ],
+    "the first 1,000 only are shuffled": [(_LOOP, "for last in range(min(n, 1000) - 1, 0, -1):")],
     # Epochs.
     "all epochs have the same order": [(_STREAM, 'random_stream(self.seed, "shuffle")')],
     "all seeds have the same orders": [(_STREAM, _STREAM.replace("self.seed", "0"))],
@@ -70,6 +73,9 @@ MISTAKES = {
     ],
     "seeds come from hash(), which differs from process to process": [
         (_STREAM, 'np.random.default_rng(abs(hash(f"{self.seed}, {number}")))')
+    ],
+    "the order depends on the day": [
+        (_STREAM, "random_stream(self.seed, f\"{number}, {__import__('time').strftime('%j')}\")")
     ],
     "the order depends on the size of the batches": [
         (_STREAM, 'random_stream(self.seed, f"shuffle, epoch {number}, {self.batch_size}")')
@@ -205,6 +211,16 @@ MISTAKES = {
         )
     ],
     "the state holds Python's integers": [(_STATE, "return stands")],
+    "the epoch in the state is a byte": [
+        (
+            _STATE,
+            "return {name: np.array(value % 256 if name == 'epoch' else value) for name, value in stands.items()}",
+        )
+    ],
+    "the seed in the state has the digits of a float": [
+        (_STATE, "return {name: np.array(int(float(value))) for name, value in stands.items()}"),
+        (_OTHER, "            if int(state[name]) != int(float(own)):\n"),
+    ],
     "the state changes while the stream goes on": [
         (
             _STATE,
@@ -358,6 +374,27 @@ def probes(rng):
         finally:
             del names["hash"]
 
+    def on_another_day(impl):
+        before = order(impl, 20, 20, 1, 1)
+        with elsewhere(impl):
+            return order(impl, 20, 20, 1, 1) == before
+
+    def after_300_epochs(impl):
+        loader = impl.DataLoader(9, 9, 3)
+        one, other = impl.BatchStream(loader), impl.BatchStream(loader)
+        for _ in range(300):
+            one.next_batch()
+        other.load_state_dict(one.state_dict())
+        return list(one.next_batch()) == list(other.next_batch())
+
+    def of_the_next_seed(impl):
+        one, other = (impl.BatchStream(impl.DataLoader(9, 9, 2**62 + n)) for n in range(2))
+        try:
+            one.load_state_dict(other.state_dict())
+        except ValueError:
+            return "refused"
+        return "accepted"
+
     def again(impl):
         loader = impl.DataLoader(20, 20, 1)
         return next(loader.epoch(1)).tolist() == next(loader.epoch(1)).tolist()
@@ -484,6 +521,9 @@ def probes(rng):
         "a shuffle of many, sorted": shuffle(
             lambda found: sorted(map(int, found)) == list(range(70_000)), 70_000
         ),
+        "the end of a shuffle of many": shuffle(
+            lambda found: list(map(int, found[-900:])) == list(range(69_100, 70_000)), 70_000
+        ),
         "the kind of a shuffle": shuffle(
             lambda found: (type(found).__name__, str(getattr(found, "dtype", "")))
         ),
@@ -496,6 +536,7 @@ def probes(rng):
         "another size": equal((30, 30, 0, 0), (30, 10, 0, 0)),
         "another keep_last": equal((30, 10, 0, 0, True), (30, 10, 0, 0, False)),
         "another process": with_another_salt,
+        "another day": on_another_day,
         "a second call": again,
         "the plain order": batches(
             lambda found: [n for each in found for n in each] == list(range(20)), 20, 5, 0
@@ -528,6 +569,8 @@ def probes(rng):
         "a state": stream(state),
         "a state later": stream(state_later),
         "a state after loading": stream(state_loaded),
+        "resumed after 300 epochs": after_300_epochs,
+        "a state of the next of large seeds": of_the_next_seed,
         "a state of another seed": of_another("seed", 4),
         "a state of another size": of_another("batch_size", 6),
         "a state of another number": of_another("n_examples", 16),
