@@ -9,9 +9,7 @@ import itertools
 import string
 import unicodedata
 
-import pytest
-
-from techtree.techs import battery
+from techtree.techs import aim, battery
 
 
 def cases(*texts: str, label: str = "") -> list[battery.Case]:
@@ -43,10 +41,12 @@ def test_the_table_of_bytes(impl):
 
 def all_bytes(rng) -> list[bytes]:
     """Every byte, hostile texts, and more of several lengths. Few: some make the table anew for each byte."""
+    lengths = (1, 2, 3, 4, 5, 33, 130, 257, *aim.sizes(1100, at_most=9000))
     found = [bytes([byte, byte]) for byte in range(256)] + [b"", b"a", b"\r\n", b"\xef\xbb\xbfa"]
     found += battery.HOSTILE_BYTES.values()
     found += [text.encode()[:40] for text in battery.HOSTILE_TEXTS.values()]
-    found += [rng.bytes(n) for n in (1, 2, 3, 4, 5, 33, 130, 257, 1100)]
+    found += [rng.bytes(n) for n in lengths]
+    found += [b"a" + each.encode("utf-8", "surrogatepass")[:60] + b"\n" for each in aim.TEXTS]
     found += [b"x" * 70 + middle + b"y" * 70 for middle in (b"a", b"b", b"\xff")]
     return sorted(found, key=len)
 
@@ -70,9 +70,10 @@ def test_from_visible_refuses_what_stands_for_no_byte(impl):
     strangers = [character for character in map(chr, codes) if character not in BACK]
     anywhere = ("{}a", "a{}", "a{}b", "Ġ" * 130 + "{}", "{}" + "a" * 130)
     texts = [form.format(stranger) for form in anywhere for stranger in " \n\0\xa0\xad\u0144東"]
+    for n in aim.sizes(at_most=9000):
+        texts += ["a" * n + " ", "\u6771" + "a" * n]
     for text in [*strangers, *texts]:
-        with pytest.raises(ValueError):  # noqa: PT011, the message is the writer's
-            impl.from_visible(text)
+        battery.refuses(impl.from_visible, text)
 
 
 WHITESPACE = set("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
@@ -210,10 +211,12 @@ def test_stored_splits(impl):
 
 def test_hostile_texts(impl, rng):
     """Each alone, and two after one another, so that the end of one meets the start of the other."""
-    hostile = battery.HOSTILE_TEXTS | battery.LONE_SURROGATES | {"two halves in order": "a\ud83d\ude00b"}
+    hostile = (
+        battery.texts(at_most=1000) | battery.LONE_SURROGATES | {"two halves in order": "a\ud83d\ude00b"}
+    )
     by_length = sorted(hostile.items(), key=lambda item: len(item[1]))
     battery.sweep_plain(impl.split, slow_split, [battery.Case(label, (text,)) for label, text in by_length])
-    every = list(hostile.values())
+    every = [*battery.HOSTILE_TEXTS.values(), *battery.LONE_SURROGATES.values()]
     for first in (
         "a\0",
         "\r\n",
@@ -263,8 +266,20 @@ def test_letters_that_look_like_those_of_a_contraction(impl):
             check(impl, *(f"x'{form.format(character)}a" for form in ("{}", "l{}", "{}l", "r{}", "{}e")))
 
 
+@functools.cache
+def edges() -> list[int]:
+    """Beyond U+3100, where one kind of character ends and another begins: every block has two such places."""
+    codes = [*range(0x3100, 0x32400), *range(0xE0000, 0xE0200)]
+    kinds = ["Cn", *map(unicodedata.category, map(chr, codes)), "Cn"]
+    kinds = [each if each == "Cn" else each[0] if each[0] in "LN" else "other" for each in kinds]
+    inner = zip(codes, kinds, kinds[1:], kinds[2:], strict=False)
+    return [code for code, before, own, after in inner if not before == own == after]
+
+
 def test_characters_from_all_of_unicode(impl):
-    """The scripts below U+3100 whole, of the rest every 97th character; without those not assigned yet.
+    """The scripts below U+3100 whole, of the rest every 97th character, and those where kinds change.
+
+    Characters that are not assigned yet are left out.
 
     Each stands between a sign and a letter, to which each kind of character sticks in its own way; those that
     may be taken for whitespace, or for other letters, in two more places.
@@ -272,6 +287,7 @@ def test_characters_from_all_of_unicode(impl):
     codes = [
         *range(0x3100),
         *range(0x3100, 0x110000, 97),
+        *edges(),
         0xD800,
         0xDBFF,
         0xDC00,
@@ -327,6 +343,8 @@ def test_runs_of_any_length(impl):
         check(impl, *(f"b!{unit * n}x " for n in (1023, 1024, 1025, 4097)))
     for unit in ("a", "!", " ", "\t", "\n"):
         check(impl, f"b{unit * 200_001}x ")
+    for n in aim.sizes(at_most=9000):
+        check(impl, f"{'b' * n}1{'!' * n}x{' ' * n}x{chr(10) * n}1", "a 1! " * (n // 5 + 1) + "'ll\t\t1")
 
 
 def test_texts_of_equal_length_are_told_apart(impl):
