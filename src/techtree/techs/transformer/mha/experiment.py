@@ -73,6 +73,7 @@ def _train(rng: np.random.Generator, n_heads: int, n_steps: int) -> tuple[MultiH
         losses.append(float(error.data))
         rate = RATE * min(1, 4 * (1 - step / (n_steps + 1)))
         for p, (mean, square) in zip(layer.parameters(), moments, strict=True):
+            assert p.grad is not None
             mean += 0.1 * (p.grad - mean)
             square += 0.01 * (p.grad**2 - square)
             p.data -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
