@@ -139,8 +139,18 @@ def test_erf_everywhere(impl, rng):
         "tiny entries": lambda shape: rng.normal(size=shape) * 1e-30,
     }
     dtypes = (*battery.FLOATS, *battery.INTEGERS)
-    found = battery.cases(rng, "... n m", values=values, dtypes=dtypes)
+    found = battery.cases(rng, "... n m", values=values, dtypes=dtypes, largest=1e300)
     found += battery.cases(rng, "", dtypes=battery.FLOATS, layouts=())
+    for dtype in FLOATS:
+        tiny = np.finfo(dtype).smallest_subnormal * np.array([1.0, -1, 5, 40, -500, 1e3])
+        found.append(battery.Case(f"the smallest {np.dtype(dtype)}", (tiny.astype(dtype),)))
+        near = np.geomspace(np.finfo(dtype).tiny, 2, 300)
+        found.append(battery.Case(f"all sizes of {np.dtype(dtype)}", (near.astype(dtype),)))
+        found.append(battery.Case(f"no entries of {np.dtype(dtype)}", (np.zeros((0, 2), dtype),)))
+        found.append(
+            battery.Case(f"9,000 entries of {np.dtype(dtype)}", (rng.normal(size=9000).astype(dtype),))
+        )
+    found.append(battery.Case("no integers", (np.zeros(0, np.int64),)))
     battery.sweep(impl.erf, lambda x: np.vectorize(math.erf, otypes=[float])(x), found, ulps=8)
 
 
@@ -172,7 +182,8 @@ def test_nothing_overflows(impl, name, dtype):
 def test_values_between_the_ends(impl, name, rng):
     """Where gates close: the differences 1 + erf, 1 + tanh and 1 - sigmoid cancel here."""
     for dtype in FLOATS:
-        x = np.concatenate([np.linspace(-12, 12, 481), rng.normal(size=100) * 3]).astype(dtype)
+        wide = np.linspace(-40, 40, 401), np.linspace(-12, 12, 481), rng.normal(size=100) * 3
+        x = np.concatenate(wide).astype(dtype)
         value, slope = value_and_slope(getattr(impl, name), x)
         plain = x.astype(np.float64)
         size = 0.0 if name in ("sigmoid", "relu") else np.abs(plain)
@@ -191,6 +202,24 @@ def test_sigmoid_is_exact_far_to_the_left(impl):
         battery.check_equal(got, np.exp(x.astype(np.float64)), ulps=8, dtype=dtype)
 
 
+EXTREME = (1e-320, 1e-310, -1e-310, 1e-150, -1e-20, 1e99, -1e99, 1e149, -1e149)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_slopes_of_tiny_numbers(impl, name):
+    """Above 0 ReLU is open, however little above."""
+    for dtype in FLOATS:
+        least = np.finfo(dtype).smallest_subnormal
+        x = np.array([least, 3 * least, np.finfo(dtype).tiny, -least, -np.finfo(dtype).tiny], dtype)
+        value, slope = value_and_slope(getattr(impl, name), x)
+        battery.check_equal(
+            value, definition(name)(x.astype(np.float64)), ulps=8, dtype=dtype, magnitude=np.abs(x)
+        )
+        battery.check_equal(
+            slope, definition(name, 1)(x.astype(np.float64)), ulps=64, magnitude=1, dtype=dtype
+        )
+
+
 @pytest.mark.parametrize("name", CURVES)
 def test_every_curve_everywhere(impl, name, rng):
     function = getattr(impl, name)
@@ -205,7 +234,11 @@ def test_every_curve_everywhere(impl, name, rng):
             rng.normal(size=shape) * rng.choice([1e-4, 1, 1e4], shape)
         ),
     }
-    found = battery.cases(rng, "... n m", values=values) + battery.cases(rng, "", layouts=())
+    values |= {f"entries of {size:g}": lambda shape, size=size: np.full(shape, size) for size in EXTREME}
+    # Beyond 1e4 some right forms would need their own tolerance in float16: `test_nothing_overflows`.
+    found = battery.cases(rng, "... n m", values=values, largest=1e4)
+    found += battery.cases(rng, "", layouts=())
+    found.append(battery.Case("9,000 entries", (rng.normal(size=9000) * 3,)))
 
     def of_array(x):
         result = function(Tensor(x))
@@ -221,6 +254,15 @@ def test_every_curve_everywhere(impl, name, rng):
         rng=rng,
         magnitude=4,  # the gradient that arrives; the slope is of size 1
     )
+
+
+def test_erf_gives_new_arrays(impl):
+    """Of no entries, too."""
+    for x in (np.zeros(0), np.zeros((2, 0), np.float32), np.zeros(0, np.int64), np.ones(3)):
+        got = impl.erf(x)
+        assert isinstance(got, np.ndarray), f"erf({x!r}) must be an array; got {type(got).__name__}"
+        assert got.flags.owndata or got.base is not x, f"erf({x!r}) must be a new array; it is a view"
+        assert got is not x
 
 
 @pytest.mark.parametrize("name", CURVES)
