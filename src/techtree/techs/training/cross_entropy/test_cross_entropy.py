@@ -1,13 +1,14 @@
 """Oracles: the definition in loops with `math.fsum`, its gradient p - onehot, values worked out by hand."""
 
 import gc
+import itertools
 import math
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
 from techtree.techs.battery import Case
 
@@ -271,6 +272,13 @@ def cases(rng):
             found += [
                 Case(name, (make((3, 5, 6)).astype(dtype), targets), {"reduction": r}) for r in REDUCTIONS
             ]
+    for n_classes in aim.sizes(1100, at_most=40_000):
+        add(f"{n_classes} classes", (2,), n_classes, {"ignored": "none"})
+        x, _ = tokens(rng, (2,), n_classes)
+        last = np.array([n_classes - 1, 0])
+        found.append(Case(f"{n_classes} classes, the last", (x, last), {"reduction": "none"}))
+    for n_tokens in aim.sizes(1100, at_most=40_000):
+        add(f"{n_tokens} tokens", (n_tokens,), 2, {})
     return sorted(found, key=lambda case: case.arguments[0].size)
 
 
@@ -286,6 +294,75 @@ def test_the_gradient_is_its_definition_everywhere(impl, rng):
     battery.sweep_gradients(
         impl.cross_entropy, slow_gradient, cases(rng), tensor=leaf, rng=rng, ulps=32, magnitude=size
     )
+
+
+@pytest.mark.parametrize("kind", [*battery.INTEGERS[:-1], ">i2", ">u2", ">i4", ">i8", ">u8"])
+def test_targets_of_every_integer_dtype(impl, kind, rng):
+    """What is ignored is a number; it does not take on the dtype of the targets."""
+    kind = np.dtype(kind)
+    limits = np.iinfo(kind)
+    for n_classes, ignored in itertools.product(
+        (7, 200), (-100, 5, 127, 155, 156, 255, 2**70, -(2**70), limits.max)
+    ):
+        counting = [0, 3, 6, *([156, 199] if n_classes == 200 and limits.max > 200 else [])]
+        targets = [each for each in counting if each != ignored]
+        targets += [ignored, targets[0]] if limits.min <= ignored <= limits.max else []
+        targets = np.array(targets, kind)
+        x = rng.normal(size=(len(targets), n_classes))
+        for reduction in REDUCTIONS:
+            options = {"ignore_index": ignored, "reduction": reduction}
+            label = f"targets {targets.tolist()} of {kind}, {options}"
+            value, gradient = value_and_gradient(impl, x, targets, **options)
+            plain = np.array(targets.tolist(), object)
+            battery.check_equal(value, slow_cross_entropy(x, plain, **options), 64, len(x), label=label)
+            g = np.ones(value.shape)
+            battery.check_equal(gradient, slow_gradient(g, x, plain, **options)[0], 64, 1, label=label)
+
+
+def test_every_target_is_looked_at(impl, rng):
+    """The first, the last, and one in the middle of thousands; in the wrong shape, of a wrong kind."""
+    for n in aim.sizes(1, 2, 1100, 5000, at_most=40_000):
+        x = Tensor(np.zeros((n, 3)))
+        for place, wrong in itertools.product({0, n // 2, n - 1}, (3, -1, -99, -101, 2**40)):
+            targets = np.full(n, -100)
+            targets[place] = wrong
+            battery.refuses(impl.cross_entropy, x, targets)
+    x = Tensor(np.zeros((2, 3, 4)))
+    for wrong in (
+        *(np.zeros(shape, int) for shape in [(3, 2), (6,), (6, 1), (2, 3, 1), (1, 2, 3), (2, 1), (1, 3)]),
+        *(
+            np.zeros((2, 3), kind)
+            for kind in ("f2", "f4", "f8", bool, object, "m8[s]", "M8[s]", complex, "S1", "U1")
+        ),
+        np.full((2, 3), np.nan),
+        np.full((2, 3), -100.0),
+    ):
+        battery.refuses(impl.cross_entropy, x, wrong)
+    for kind in ("f2", "f8", bool, object, "m8[s]", complex):
+        battery.refuses(impl.cross_entropy, Tensor(np.zeros((0, 4))), np.zeros(0, kind))
+    battery.refuses(impl.cross_entropy, Tensor(np.zeros((1, 300))), np.array([2**64 - 100], np.uint64))
+
+
+def test_reductions_are_three_words(impl):
+    x = Tensor(np.zeros((2, 3)))
+    for wrong in (None, 0, 1, True, False, "", "None", "MEAN", "sum ", b"mean", "avg"):
+        for targets in ([0, 1], [0, -100], [-100, -100]):
+            battery.refuses(impl.cross_entropy, x, np.array(targets), reduction=wrong)
+        battery.refuses(impl.cross_entropy, Tensor(np.zeros((0, 3))), np.zeros(0, int), reduction=wrong)
+
+
+def test_sums_of_many_float16_losses(impl):
+    """The sum is beyond what float16 could add up term by term; the mean is not."""
+    x = np.tile(np.array([[3.0, 0.0]], np.float16), (9000, 1))
+    targets = np.ones(9000, int)
+    for reduction in ("mean", "sum"):
+        value, gradient = value_and_gradient(impl, x, targets, reduction=reduction)
+        expected = slow_cross_entropy(x.astype(float), targets, reduction=reduction)
+        battery.check_equal(value, expected, 4, dtype=np.float16, label=f"9,000 tokens, {reduction}")
+    many = np.zeros((1, 4000), np.float16)  # 4000 classes, equally likely
+    value, gradient = value_and_gradient(impl, many, [7])
+    battery.check_equal(value, math.log(4000), 4, dtype=np.float16, label="4,000 classes")
+    battery.check_equal(gradient[0, 8:], np.full(3992, 1 / 4000), 4, dtype=np.float16, label="4,000 classes")
 
 
 def test_targets_may_be_lists_and_numbers(impl):
