@@ -60,6 +60,8 @@ def slice_view(
     IndexError
         When there are more indices than axes, or an integer lies outside its axis; then the message says
         which axis, as in ``axis 1``.
+    ValueError
+        When the step of a slice is 0.
 
     Examples
     --------

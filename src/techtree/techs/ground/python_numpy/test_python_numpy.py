@@ -8,6 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
+from techtree.techs import aim, battery
+
 HUGE = 10**6  # an array with three such axes would take 8 million terabytes: only arithmetic deals with it
 
 
@@ -254,3 +256,257 @@ def test_dtypes_are_those_of_numpy(impl):
             got = impl.result_dtype(*chosen)
             assert got == np.result_type(*chosen), chosen
             assert isinstance(got, np.dtype)
+
+
+# Against slow definitions, with numbers of any size --------------------------------------------------------
+
+LENGTHS = (0, 1, 2, 3, 7, 34, 130, 5000, 2**31, 2**32 + 1, 2**53 + 1, 2**63, 2**70)
+WHOLE = slice(None)
+
+
+def lengths():
+    return [*LENGTHS, *aim.sizes(at_most=2**200)]
+
+
+def exact(got, expected, asked):
+    """The same numbers, and Python's own: those of NumPy overflow."""
+    parts = [each for part in got for each in (part if isinstance(part, tuple) else (part,))]
+    wrong = [each for each in parts if type(each) is not int]
+    assert not wrong, f"{asked} must be of Python's own integers; got {type(wrong[0]).__name__}"
+    assert got == expected, f"{asked} must be {expected}; got {got}"
+
+
+def slow_strides(shape, itemsize):
+    strides, step = [], itemsize
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
+
+
+def test_strides_of_any_shape(impl, rng):
+    shapes = [(2,) * n for n in aim.sizes(*range(20), at_most=60)]
+    shapes += [tuple(int(each) for each in rng.integers(1, 9, size=n)) for n in range(1, 13)]
+    shapes += [(a, b) for a, b in itertools.product(lengths(), repeat=2) if a and b]
+    shapes += [(3, 1, 1), (1, 5), (5, 5), (4, 4, 4), (HUGE,) * 12]
+    for shape, itemsize in itertools.product(shapes, (1, 2, 3, 4, 8, 16, 20, 100)):
+        if min(shape, default=1) > 0:
+            exact(
+                impl.c_strides(shape, itemsize),
+                slow_strides(shape, itemsize),
+                f"c_strides({shape}, {itemsize})",
+            )
+    exact(impl.c_strides((), 3), (), "c_strides((), 3)")
+
+
+def slow_view(shape, strides, offset, index):
+    """One axis after the other, by Python's own ranges."""
+    new_shape, new_strides = [], []
+    for axis, length in enumerate(shape):
+        at = index[axis] if axis < len(index) else WHOLE
+        positions = range(length)[at]
+        if isinstance(positions, int):
+            offset += strides[axis] * positions
+            continue
+        n = max(0, -(-(positions.stop - positions.start) // positions.step))
+        new_shape.append(n)
+        new_strides.append(strides[axis] * positions.step)
+        offset += strides[axis] * positions.start
+    return tuple(new_shape), tuple(new_strides), offset
+
+
+def exact_view(got, expected, asked):
+    """The strides of axes with one entry are free."""
+    assert len(got[1]) == len(got[0]), f"{asked} must have a stride for each axis; got {got}"
+    free = tuple(
+        own if n == 1 else stride for n, stride, own in zip(got[0], got[1], expected[1], strict=False)
+    )
+    exact((got[0], free, got[2]), expected, asked)
+
+
+def test_views_of_any_size(impl):
+    """Lengths, offsets and steps beyond all integers of NumPy."""
+    steps = (1, 2, 3, 999, 1001, 5000, 2**40, 2**65, *aim.sizes(at_most=2**100))
+    for length in lengths():
+        if not 0 < length < 2**50:  # beyond, a right version may divide floats
+            continue
+        ends = {None, 0, 1, -1, length // 2, length - 1, -length, length, length + 5, -length - 5}
+        for start, stop in itertools.product(ends, ends):
+            for step in (1, -1, *(steps if start is None and stop is None else ())):
+                index = (slice(start, stop, step),)
+                expected = slow_view((length,), (4,), 2**66, index)
+                if expected[0] != (0,):
+                    exact_view(
+                        impl.slice_view((length,), (4,), 2**66, index), expected, f"{length} entries, {index}"
+                    )
+        for step in steps:
+            index = (WHOLE, slice(None, None, -step))
+            expected = slow_view((3, length), (-8, 24), 0, index)
+            exact_view(impl.slice_view((3, length), (-8, 24), 0, index), expected, f"(3, {length}), {index}")
+        for at in {0, -1, length // 2, length - 1, -length}:
+            exact_view(
+                impl.slice_view((length,), (12,), 5, (at,)), slow_view((length,), (12,), 5, (at,)), f"[{at}]"
+            )
+
+
+@pytest.mark.parametrize("n_axes", [1, 2, 3, 4, 5, 9, 17, 40])
+def test_views_of_many_axes(impl, rng, n_axes):
+    shape = tuple(int(each) for each in rng.integers(2, 6, size=n_axes))
+    strides = slow_strides(shape, 4)
+    choices = (0, -1, 1, WHOLE, slice(None, None, -1), slice(1, None), slice(1, 2), slice(0, 1))
+    for _ in range(40):
+        n = int(rng.integers(0, n_axes + 1))
+        index = tuple(choices[int(each)] for each in rng.integers(len(choices), size=n))
+        exact_view(
+            impl.slice_view(shape, strides, 8, index),
+            slow_view(shape, strides, 8, index),
+            f"{shape}[{index}]",
+        )
+
+
+def test_positions_of_numpys_integers(impl):
+    """`i` in `a[i]` often comes out of an array."""
+    for kind in (np.int64, np.int32, np.uint8, np.intp):
+        got = impl.slice_view((4, 5), (20, 4), 0, (kind(2), slice(kind(1), kind(4))))
+        assert got == ((3,), (4,), 44), f"{kind.__name__}: {got}"
+
+
+def test_every_integer_is_compared_with_its_axis(impl):
+    """Also behind other integers and behind a slice that leaves nothing; the axis is that of the array."""
+    for n_axes in (1, 2, 3, 4, 7):
+        shape, strides = (3,) * n_axes, slow_strides((3,) * n_axes, 4)
+        for axis in range(n_axes):
+            for before, position in itertools.product(
+                (0, -1, WHOLE, slice(2, 1)), (3, -4, 1000, -1000, 2**64)
+            ):
+                index = (*([before] * axis), position)
+                battery.refuses(
+                    impl.slice_view, shape, strides, 0, index, error=IndexError, says=[f"axis {axis}"]
+                )
+    for too_many in ((0,) * 3, (WHOLE,) * 3, (slice(2, 1), 0, 0)):
+        battery.refuses(impl.slice_view, (3, 3), (12, 4), 0, too_many, error=IndexError)
+    for index in ((slice(None, None, 0),), (0, slice(1, 2, 0)), (slice(2, 1), slice(2, 1, 0))):
+        battery.refuses(impl.slice_view, (3, 3), (12, 4), 0, index)
+
+
+def slow_broadcast(*shapes):
+    """The shape, or the axis and the lengths that disagree."""
+    n_axes = max(map(len, shapes), default=0)
+    result = []
+    for axis in range(-1, -n_axes - 1, -1):
+        found = [shape[axis] for shape in shapes if len(shape) >= -axis]
+        others = sorted({each for each in found if each != 1})
+        if len(others) > 1:
+            return axis, others
+        result.append(others[0] if others else 1)
+    return tuple(reversed(result))
+
+
+def test_broadcasting_of_any_shapes(impl, rng):
+    """Three to ten shapes, ones among them, many axes, lengths of any size, multiples of each other."""
+    drawn = []
+    for _ in range(600):
+        pool = rng.choice([1, 1, 1, 0, 2, 3, 4, 6, 17, 34], size=2)
+        drawn.append(
+            [
+                tuple(int(each) for each in rng.choice([1, *pool], size=rng.integers(0, 4)))
+                for _ in range(rng.integers(1, 6))
+            ]
+        )
+    for a, b in itertools.product(lengths(), repeat=2):
+        drawn += [[(a,), (b,)], [(a, 1), (1,), (b, 3)], [(1,), (2, a), (b,)], [(1, 1), (a, b), ()]]
+    for n in aim.sizes(3, 5, 9, 33, 65, 70, at_most=300):
+        drawn += [
+            [(2,) * n, (1,) * n, (2,)],
+            [(1,) * (n - 1) + (5,), (7,) + (1,) * (n - 1)],
+            [(1,)] * n + [(4,)],
+        ]
+        drawn += [[(1,) * n, (3,)], [(3,)] * n, [(2,) + (3,) * (n - 1), (5,) + (3,) * (n - 1)]]
+        drawn += [[(3,)] + [(1,)] * n + [(4,)], [(3,)] * n + [(4,)]]
+    for shapes in drawn:
+        expected = slow_broadcast(*shapes)
+        if isinstance(expected, tuple) and len(expected) == 2 and isinstance(expected[1], list):
+            axis, found = expected
+            if len({axis for axis in range(-9, 0) if _disagree(shapes, axis)}) > 1:
+                battery.refuses(impl.broadcast_shape, *shapes, says=["axis -"])
+            else:
+                battery.refuses(impl.broadcast_shape, *shapes, says=[f"axis {axis}", *map(str, found)])
+        else:
+            exact(impl.broadcast_shape(*shapes), expected, f"broadcast_shape{tuple(shapes)}")
+
+
+def _disagree(shapes, axis):
+    return len({shape[axis] for shape in shapes if len(shape) >= -axis} - {1}) > 1
+
+
+def test_strides_of_any_repetition(impl, rng):
+    pairs = [
+        *[((0,), (1,)), ((1,), (0,)), ((3,), (0,)), ((0,), (3,)), ((0, 3), (1, 3)), ((2, 1), (2, 0))],
+        *[((17,), (34,)), ((34,), (17,)), ((2,), (3,)), ((1,), (2**70,)), ((2**70,), (2**70,)), ((), ())],
+        *[((1, 3), (3,)), ((1, 1), (1,)), ((1,) * 5, (2,) * 5), ((2, 1, 2, 1, 2), (2, 3, 2, 3, 2))],
+    ]
+    for n in lengths():
+        pairs += [
+            ((n,), (n,)),
+            ((n, 1), (n, 4)),
+            ((1,), (n,)),
+            ((1, n), (3, n)),
+            ((n,), (2, n)),
+            ((n,), (n, 1)),
+        ]
+    for _ in range(300):
+        to_shape = tuple(int(each) for each in rng.integers(1, 4, size=rng.integers(0, 7)))
+        kept = to_shape[int(rng.integers(0, len(to_shape) + 1)) :]
+        pairs.append((tuple(1 if rng.random() < 0.4 else each for each in kept), to_shape))
+    for shape, to_shape in pairs:
+        strides = tuple(int(each) for each in rng.choice([-12, 4, 8, 2**40, 2**66, 3], size=len(shape)))
+        asked = f"broadcast_strides({shape}, {strides}, {to_shape})"
+        padded = (1,) * (len(to_shape) - len(shape)) + shape
+        if len(shape) > len(to_shape) or any(a not in (1, b) for a, b in zip(padded, to_shape, strict=True)):
+            battery.refuses(impl.broadcast_strides, shape, strides, to_shape)
+            continue
+        got = impl.broadcast_strides(shape, strides, to_shape)
+        assert len(got) == len(to_shape), f"{asked} must have a stride for each axis; got {got}"
+        own = (0,) * (len(to_shape) - len(shape)) + strides
+        for axis, (length, target) in enumerate(zip(padded, to_shape, strict=True)):
+            if target > 1 and 0 not in to_shape:
+                wanted = own[axis] if length == target else 0
+                assert got[axis] == wanted, f"{asked}: the stride of axis {axis} must be {wanted}; got {got}"
+
+
+def test_dtypes_of_many_operands(impl):
+    """Values never matter, nor how many there are, nor whether arrays hold anything or can be added."""
+    kinds = (bool, np.int64, np.float16, np.float32, np.float64)
+    arrays = [np.zeros(shape, kind) for kind in kinds for shape in [(0,), (2, 3), (), (5,)]]
+    scalars = [np.dtype(kind).type(1) for kind in kinds]
+    weak = [
+        True,
+        0,
+        -1,
+        2**53 + 1,
+        2**63,
+        2**64,
+        2**70,
+        -(2**70),
+        0.0,
+        1e308,
+        float("inf"),
+        float("nan"),
+        1e-320,
+    ]
+    for strong, other in itertools.product([*arrays, *scalars], weak):
+        kind = np.result_type(strong.dtype, type(other)(0))
+        for operands in ((strong, other), (other, strong), (other, strong, other)):
+            got = impl.result_dtype(*operands)
+            assert got == kind, f"result_dtype{operands} must be {kind}; got {got}"
+    for n in aim.sizes(4, 9, 17, 100, at_most=2000):
+        for last, expected in (
+            (np.zeros(2, np.float32), np.float32),
+            (1.5, np.float16),
+            (np.float64(1), np.float64),
+        ):
+            got = impl.result_dtype(*[np.zeros(2, np.float16)] * n, last)
+            assert got == expected, f"after {n} arrays of float16, {last!r}: {np.dtype(expected)}; got {got}"
+        assert impl.result_dtype(*[True] * n, 1) == np.int64
+    for other in weak:
+        assert impl.result_dtype(other) == np.result_type(type(other)(0)), f"result_dtype({other!r})"
