@@ -15,8 +15,16 @@ def cross_entropy(logits, targets, ignore_index=-100, reduction="mean"):
         raise ValueError("PyTorch reads other shapes in other ways")
     if targets.dtype.kind not in "iu":
         raise ValueError("PyTorch would take these for probabilities")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError("PyTorch knows no other reduction")
+    plain = [-100 if each == ignore_index else each for each in targets.ravel().tolist()]
+    if any(each >= logits.shape[-1] or (each < 0 and each != -100) for each in plain) or (
+        ignore_index != -100 and (targets == -100).any()
+    ):
+        raise ValueError("PyTorch counts targets in int64")
+    targets, ignore_index = np.array(plain, np.int64).reshape(targets.shape), -100
     leaf = torch.tensor(logits.data.copy(), requires_grad=True)
-    flat = torch.tensor(targets.astype(np.int64)).reshape(-1)
+    flat = torch.tensor(targets).reshape(-1)
     rows = leaf.reshape(-1, leaf.shape[-1])
     rows = torch.where((flat != ignore_index)[:, None], rows, 0)  # in PyTorch NaN in padding leaks
     try:

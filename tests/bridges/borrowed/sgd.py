@@ -10,7 +10,7 @@ __all__ = ["SGD", "Optimizer"]
 
 class SGD(sgd.SGD):
     def update(self, weights, gradient, state, options):
-        w = torch.from_numpy(weights)  # shares memory
+        w = torch.from_numpy(weights.copy())  # PyTorch takes no array that is reversed in memory
         w.grad = torch.from_numpy(gradient.copy())
         lr, momentum, weight_decay = (float(options[name]) for name in ("lr", "momentum", "weight_decay"))
         if not momentum:  # PyTorch keeps no velocity then
@@ -18,3 +18,4 @@ class SGD(sgd.SGD):
         optimizer = torch.optim.SGD([w], lr=lr, momentum=momentum, weight_decay=weight_decay)
         optimizer.state[w]["momentum_buffer"] = torch.from_numpy(state["momentum"])
         optimizer.step()
+        weights[...] = w.numpy()

@@ -1,12 +1,14 @@
 """Oracles: steps worked out by hand in powers of two, where nothing is rounded, and the rule in loops."""
 
+import collections
 import math
+import types
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Parameter
 
 
@@ -569,3 +571,164 @@ def test_limits_hold_for_each_number_of_a_tuple(impl):
             Rule([w], lr=-5.0, betas=value)
     for value in ((0.5, 0.5), (1.9, 0.6), 0.5):
         assert Rule([w], lr=-5.0, betas=value).groups[0]["betas"] == value
+
+
+# What lies beside the usual ---------------------------------------------------------------------------------
+
+
+def test_arrays_of_any_layout_are_changed_in_place(impl):
+    """Who holds the array, or a part of it, sees the step; the parameter keeps its array."""
+    whole = np.arange(24.0).reshape(4, 6)
+    for name, view in {
+        "every second column": whole[:, ::2],
+        "transposed": whole.T,
+        "reversed": whole[::-1, ::-1],
+        "one row": whole[2],
+        "one number": whole[1:2, 1:2],
+    }.items():
+        whole[...] = np.arange(24.0).reshape(4, 6)
+        w = Parameter(view)
+        w.data = view
+        expected = view - 0.5
+        optimizer = impl.SGD([w], lr=0.5)
+        w.grad = np.ones(view.shape)
+        optimizer.step()
+        assert w.data is view, f"weights that are {name} of an array: step must change them in place"
+        assert np.array_equal(view, expected), name
+    w = Parameter([1.0, 2.0])
+    optimizer = impl.SGD([w], lr=0.5, momentum=0.5)
+    w.data = np.array([10.0, 20.0])  # exchanged after the optimizer was made
+    w.grad = np.array([2.0, 4.0])
+    optimizer.step()
+    assert w.data.tolist() == [9.0, 18.0]
+    w.data = w.data.copy()
+    optimizer.step()
+    assert w.data.tolist() == [7.5, 15.0]
+
+
+def test_gradients_of_any_size_are_taken_as_they_are(impl):
+    """Nothing is clipped, skipped or repaired: what is wrong with a gradient must show."""
+    for gradient in (1e30, -1e30, 1e-30, math.inf, -math.inf, math.nan, 0.0, *aim.NUMBERS):
+        w = Parameter([1.0, 1.0])
+        w.grad = np.array([gradient, 1.0])
+        impl.SGD([w], lr=0.5).step()
+        with np.errstate(all="ignore"):
+            expected = 1 - 0.5 * np.float64(gradient)
+        assert np.array_equal(w.data, [expected, 0.5], equal_nan=True), f"a gradient of {gradient}: {w.data}"
+
+
+def test_parameters_of_equal_shape_have_their_own_states(impl):
+    for n in aim.sizes(2, 4, 9, 40, at_most=2000):
+        members = [Parameter(np.zeros(3)) for _ in range(n)]
+        optimizer = impl.SGD(members, lr=0.5, momentum=0.5)
+        for _ in range(2):
+            for number, each in enumerate(members):
+                each.grad = np.full(3, float(number + 1))
+            optimizer.step()
+        for number, each in enumerate(members):
+            place = -0.5 * (number + 1) * 2.5
+            assert each.data.tolist() == [place] * 3, f"parameter {number} of {n}, equal in shape"
+        assert list(optimizer.state_dict()) == [f"{number}.momentum" for number in range(n)]
+
+
+def test_every_step_counts(impl):
+    for n in aim.sizes(3, 12, 150, at_most=5000):
+        w = Parameter(np.zeros(2))
+        optimizer = impl.SGD([w], lr=0.25)
+        for _ in range(n):
+            w.grad = np.ones(2)
+            optimizer.step()
+        assert w.data.tolist() == [-0.25 * n] * 2, f"{n} steps"
+
+
+def test_what_wants_no_gradient_is_a_parameter_too(impl):
+    """A gradient is what counts, not whether one is wanted."""
+    w = Parameter([1.0])
+    optimizer = impl.SGD([w], lr=0.5)
+    w.requires_grad = False
+    w.grad = np.array([1.0])
+    kept = w.grad
+    optimizer.step()
+    assert w.data.tolist() == [0.5]
+    optimizer.zero_grad()
+    assert w.grad is None
+    assert kept.tolist() == [1.0], "zero_grad must leave the old array alone"
+
+
+def test_groups_are_kept_as_new_dictionaries(impl):
+    for make in (dict, collections.OrderedDict):
+        w, listed = Parameter([1.0]), [Parameter([2.0])]
+        given = make({"parameters": [w], "lr": 0.25})
+        optimizer = impl.SGD([given, {"parameters": listed}], lr=1.0)
+        assert [group["lr"] for group in optimizer.groups] == [0.25, 1.0], make.__name__
+        assert all(type(group) is dict for group in optimizer.groups)
+        assert optimizer.groups[1]["parameters"] is not listed, "a group's list must be a new one"
+        listed.append(w)
+        assert len(optimizer.groups[1]["parameters"]) == 1
+    battery.refuses(impl.SGD, [Parameter([1.0])], error=TypeError)  # lr has no default
+    for lr in (
+        None,
+        -0.5,
+        -1e-300,
+        math.inf,
+        math.nan,
+        np.float32(-0.5),
+        np.float64(math.nan),
+        np.float16(math.inf),
+    ):
+        for arguments in (([Parameter([1.0])], lr), ([{"parameters": [Parameter([1.0])], "lr": lr}], 0.5)):
+            if lr is not None:
+                battery.refuses(impl.SGD, *arguments)
+    for momentum in (1, 1.0, -0.1, np.float32(1), np.float32(-0.5), 2, math.nan):
+        battery.refuses(impl.SGD, [Parameter([1.0])], 0.5, momentum)
+        battery.refuses(impl.SGD, [{"parameters": [Parameter([1.0])], "momentum": momentum}], 0.5)
+
+
+def test_limits_of_a_subclass_count(impl):
+    class Narrow(impl.SGD):
+        limits: ClassVar = {**impl.SGD.limits, "lr": (0.0, 0.5)}
+
+    class Pair(impl.Optimizer):
+        limits: ClassVar = {"betas": (0.0, 1.0)}
+
+    Narrow([Parameter([1.0])], 0.25)
+    battery.refuses(Narrow, [Parameter([1.0])], 0.5)
+    battery.refuses(Narrow, [{"parameters": [Parameter([1.0])], "lr": 0.75}], 0.25)
+    Pair([Parameter([1.0])], betas=(0.0, 0.5))
+    for betas in ((0.5, 1.0), (1.0, 0.5), (-0.5, 0.5), (0.5, 0.5, 2.0), np.array([0.5, 1.0])):
+        battery.refuses(Pair, [Parameter([1.0])], betas=betas)
+
+
+def test_states_of_any_mapping_order_and_value(impl):
+    """Also those that hold what no right run makes; the dtype is that of what is replaced."""
+
+    def made():
+        return impl.SGD(parameters((2,), (), (1, 3)), lr=0.5, momentum=0.5)
+
+    state = {
+        "2.momentum": np.array([[1.0, math.inf, math.nan]], np.float32),
+        "0.momentum": np.array([0.5, -0.0]),
+        "1.momentum": np.array(7),
+    }
+    for make in (dict, types.MappingProxyType, collections.UserDict):
+        optimizer = made()
+        optimizer.load_state_dict(make(state))
+        found = optimizer.state_dict()
+        for name, value in state.items():
+            assert np.array_equal(found[name], value, equal_nan=True), name
+            assert found[name].dtype == np.float64, name
+    for name, wrong in {
+        "1.momentum": np.zeros(1),
+        "0.momentum": np.zeros((2, 1)),
+        "2.momentum": np.zeros(3),
+    }.items():
+        optimizer = made()
+        battery.refuses(optimizer.load_state_dict, state | {name: wrong})
+        assert all((each == 0).all() for each in optimizer.state_dict().values()), "nothing may change then"
+    for wrong in (
+        {key: each for key, each in state.items() if key != "0.momentum"},
+        state | {"3.momentum": np.zeros(1)},
+        state | {"0.square": np.zeros(2)},
+        {},
+    ):
+        battery.refuses(made().load_state_dict, wrong)
