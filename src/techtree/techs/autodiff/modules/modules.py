@@ -48,9 +48,10 @@ class Module:
     """A part of a model, or the whole: what it learns lies in its attributes, what it computes in `forward`.
 
     A subclass assigns parameters, modules, and lists, tuples or dicts of these, nested at will, to
-    attributes of any name, at any time; it need not call ``super().__init__()``. Other attributes are left
-    alone: a `Tensor` that is no `Parameter` is not trained. The same object (``is``; modules may define
-    ``==``) may be found in several places, and a module may hold one that holds it.
+    attributes of any name but its methods', at any time; it need not call ``super().__init__()``. What is
+    nested too deep for Python is a ``RecursionError``, never left out. Other attributes are left alone: a
+    `Tensor` that is no `Parameter` is not trained, nor is what the class holds. The same object (``is``;
+    modules may define ``==``) may be found in several places, and a module may hold one that holds it.
 
     Attributes
     ----------
@@ -87,14 +88,16 @@ class Module:
         """Give each parameter of this module and of all modules in it, with its name.
 
         The name is the path to the parameter: attributes, positions in lists and tuples (from 0) and keys
-        of dicts (as ``str`` writes them), joined by dots. The order is that in which the attributes were
-        first assigned, and of the entries of lists, tuples and dicts; all that is inside an attribute comes
-        before the next attribute. A parameter that is found several times comes once, by its first name.
+        of dicts (as ``str`` or an f-string writes them), joined by dots. The order is that in which the
+        attributes were first assigned, and of the entries of lists, tuples and dicts; all that is inside an
+        attribute comes before the next attribute. A parameter that is found several times comes once, by its
+        first name.
 
         Raises
         ------
         ValueError
             When two parameters have the same name, as keys with dots can give; the message says which.
+            All that needs the names, `parameters` too, refuses them likewise.
         """
         names: set[str] = set()
         for name, each in _walk(self, "", set()):
@@ -125,9 +128,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Write the values of ``state`` into the arrays that the parameters have.
 
-        The arrays stay the same objects and keep their dtypes, to which values are converted; gradients
-        stay as they are. ``state`` is not changed, and may hold arrays of this module: all values are read
-        before one is written.
+        The arrays stay the same objects and keep their dtypes, to which values are converted; all else
+        stays as it is, gradients and ``is_training`` too. ``state`` is not changed, and may hold arrays of
+        this module, or views of them: all values are read before one is written.
 
         Parameters
         ----------
@@ -137,8 +140,8 @@ class Module:
         Raises
         ------
         ValueError
-            When names are missing or not expected, or shapes differ; one message names all that are
-            wrong. No parameter is changed then.
+            When names are missing or not expected, or shapes differ; one message names all that are wrong.
+            No parameter is changed then, nor by any other error, as of a value that is no number.
         """
         own = dict(self.named_parameters())
         problems = [f"{name!r} is missing" for name in own if name not in state]
@@ -150,7 +153,7 @@ class Module:
         ]
         if problems:
             raise ValueError(f"the state must fit the {type(self).__name__}: {'; '.join(problems)}")
-        values = {name: np.array(state[name]) for name in own}
+        values = {name: np.array(state[name], parameter.dtype) for name, parameter in own.items()}
         for name, parameter in own.items():
             parameter.data[...] = values[name]
 

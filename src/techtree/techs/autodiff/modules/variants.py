@@ -20,7 +20,7 @@ _NAMES = '        for name, each in _walk(self, "", set()):\n            if isin
 _REFUSE = (
     "            raise ValueError(f\"the state must fit the {type(self).__name__}: {'; '.join(problems)}\")\n"
 )
-_VALUES = "values = {name: np.array(state[name]) for name in own}"
+_VALUES = "values = {name: np.array(state[name], parameter.dtype) for name, parameter in own.items()}"
 _WRITE = "            parameter.data[...] = values[name]\n"
 _SHAPE = "if name in state and np.shape(state[name]) != parameter.shape"
 
@@ -246,6 +246,7 @@ MISTAKES = {
         (_WRITE, "            parameter.data = values[name]\n"),
     ],
     "loading takes the dtype of the state": [
+        (_VALUES, "values = {name: np.array(state[name]) for name in own}"),
         (
             _WRITE,
             "            if values[name].dtype != parameter.dtype:\n"
@@ -267,7 +268,10 @@ MISTAKES = {
     ],
     "loading drops the gradients": [(_WRITE, _WRITE + "            parameter.grad = None\n")],
     "loading empties the state": [
-        (_VALUES, _VALUES + "\n        if isinstance(state, dict):\n            state.clear()")
+        (
+            _WRITE,
+            _WRITE + "        if isinstance(state, dict):\n            state.clear()\n",
+        )
     ],
     "loading writes while it reads, so that values which change places are lost": [
         (_VALUES, "values = state")
@@ -301,7 +305,46 @@ MISTAKES = {
     ],
     "shapes of as many entries are accepted": [
         (_SHAPE, "if name in state and np.size(state[name]) != parameter.data.size"),
-        (_VALUES, _VALUES.replace("(state[name])", "(state[name]).reshape(own[name].shape)")),
+        (_WRITE, _WRITE.replace("values[name]", "values[name].reshape(parameter.shape)")),
+    ],
+    "what is no number is converted while it is written, after others were": [
+        (_VALUES, "values = {name: np.array(state[name]) for name in own}")
+    ],
+    "two parameters with one name are let through by state dicts": [
+        (
+            _STATE,
+            'return {n: p.data.copy() for n, p in _walk(self, "", set()) if isinstance(p, Parameter)}',
+        )
+    ],
+    "what is nested more than thirty deep is left out": [
+        (_SEEN, '    if id(each) in seen or path.count(".") > 30:\n        return\n')
+    ],
+    "keys of dicts are written as repr writes them": [
+        (
+            "        inside = each\n",
+            "        inside = {k if isinstance(k, str) else repr(k): each[k] for k in each}\n",
+        )
+    ],
+    "loading turns training on": [(_WRITE, _WRITE + "        self.train()\n")],
+    "the switch stops at modules that are in this mode already": [
+        (
+            _SWITCH,
+            "    if module.is_training == is_training:\n        return\n" + _SWITCH,
+        )
+    ],
+    "what the class holds counts as well": [
+        ("inside = vars(each)", "inside = {**vars(type(each)), **vars(each)}")
+    ],
+    "parameters that share their memory count as one": [
+        (
+            "            if isinstance(each, Parameter):\n                if name in names:",
+            "            if isinstance(each, Parameter):\n"
+            "                if any(np.shares_memory(each.data, one) for one in held):\n"
+            "                    continue\n"
+            "                held.append(each.data)\n"
+            "                if name in names:",
+        ),
+        ("        names: set[str] = set()\n", "        names: set[str] = set()\n        held = []\n"),
     ],
     "what fits is loaded before the error is raised": [
         (
@@ -388,7 +431,7 @@ class _Listing:
         wrong |= {name for name in set(own) & set(state) if state[name].shape != own[name].shape}
         if wrong:
             raise ValueError(f"these do not fit: {sorted(wrong)}")
-        copies = {name: state[name].copy() for name in own}
+        copies = {name: state[name].astype(own[name].dtype) for name in own}
         for name, value in copies.items():
             np.copyto(own[name].data, value, casting="unsafe")
 
@@ -430,12 +473,12 @@ EQUIVALENTS = {
             '        vars(self)["_mode"] = mode\n',
         )
     ],
-    "what is wrong is found with sets, and values are written through views": [
+    "what is wrong is found with sets, and values are written one by one": [
         (
             'problems = [f"{name!r} is missing" for name in own if name not in state]',
             "problems = [repr(name) for name in set(own) - set(state)]",
         ),
-        (_WRITE, "            parameter.data.reshape(-1)[:] = values[name].ravel()\n"),
+        (_WRITE, "            parameter.data.flat = values[name].ravel()\n"),
     ],
 }
 
@@ -585,6 +628,41 @@ def probes(rng):
         m.load_state_dict({"a": m.b.data, "b": m.a.data})
         return values(m)
 
+    def clash_of_states(impl):
+        return list(part(impl, x={1: ones(impl, 1), "1": ones(impl, 2)}).state_dict())
+
+    def deep(impl):
+        inner = ones(impl, 1)
+        for _ in range(40):
+            inner = [inner]
+        return len(names(part(impl, d=inner)))
+
+    def of_class(impl):
+        made = type("Part", (impl.Module,), {"shared": ones(impl, 1)})()
+        made.w = ones(impl, 2)
+        return names(made)
+
+    def of_one_memory(impl):
+        m = part(impl, a=ones(impl, 1), b=ones(impl, 1))
+        m.a.data = m.b.data
+        return names(m)
+
+    def no_number(impl):
+        m = part(impl, a=ones(impl, 1), b=ones(impl, 1))
+        try:
+            m.load_state_dict({"a": np.zeros(1), "b": np.array(["x"])})
+        except ValueError:
+            return values(m)
+
+    def mode_after_loading(impl):
+        m = part(impl).eval()
+        m.load_state_dict({})
+        return m.is_training
+
+    def half_switched(m):
+        m.a.eval()
+        m.train()
+
     two = {"alpha": np.array([5.0, 6.0]), "beta": np.array([7.0])}
     fits = {"alpha": (2,), "beta": (1,)}
 
@@ -604,6 +682,13 @@ def probes(rng):
         ),
         "names in a module": lambda impl: names(part(impl, z=part(impl, w=ones(impl, 1)), a=ones(impl, 2))),
         "names of everything": everything,
+        "a key that is a number of NumPy": lambda impl: names(part(impl, d={np.int64(3): ones(impl, 1)})),
+        "what is deep": deep,
+        "what the class holds": of_class,
+        "two parameters over one memory": of_one_memory,
+        "a state dict of two parameters of one name": clash_of_states,
+        "loading what is no number": no_number,
+        "the mode after loading": mode_after_loading,
         "hidden names": lambda impl: names(part(impl, _w=ones(impl, 1))),
         "a tensor beside a parameter": lambda impl: names(part(impl, t=Tensor(1.0, True), w=ones(impl, 1))),
         "a set": lambda impl: names(part(impl, s={ones(impl, 1)})),
@@ -627,6 +712,7 @@ def probes(rng):
         "a class with its own __init__": own_init,
         "modes at the start": modes(lambda m: None),
         "modes after eval": modes(lambda m: m.eval()),
+        "modes after a part's eval and train": modes(half_switched),
         "modes after eval and train": modes(lambda m: (m.eval(), m.train())),
         "the mode of another module": others,
         "eval": of_eval,
