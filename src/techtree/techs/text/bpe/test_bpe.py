@@ -2,13 +2,16 @@
 
 import functools
 import itertools
+import re
+import string
+import unicodedata
 from collections import Counter
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
-import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.text.pretokenize import bytes_to_unicode, split
 
 ID = {bytes([byte]): i for i, byte in enumerate(bytes_to_unicode())}
@@ -102,12 +105,6 @@ def random_merges(rng, alphabet, n_merges):
             merges.append(pair)
             tokens.append(pair[0] + pair[1])
     return merges
-
-
-def refuses(function, *arguments) -> None:
-    __tracebackhide__ = True
-    with pytest.raises(ValueError):  # noqa: PT011, the message is the writer's
-        function(*arguments)
 
 
 def check_training(impl, texts, n_merges):
@@ -291,6 +288,17 @@ def test_special_tokens_take_any_ids_and_the_others_the_rest(impl):
         {"<s>": 257},
         {"é": 70_000, "\0": 1},
         {"ab": 0, "c": 1},  # spelled as ordinary tokens are
+        {
+            "\u00e9": 0,
+            "e\u0301": 1,
+            "\ufb01": 2,
+            "fi": 3,
+            "\u212a": 4,
+            "K": 5,
+            "k": 6,
+        },  # alike but for Unicode
+        {"\r\n": 7, "\n": 8, " s": 9, "s ": 10, "s": 11, "S": 12},
+        *({"<s>": number, "<e>": number + 1} for number in aim.whole(3, 2**60)),
     ):
         bpe, slow = impl.BPE(merges, specials), Slow(merges, specials)
         assert isinstance(bpe.vocab, dict)
@@ -303,6 +311,14 @@ def test_special_tokens_take_any_ids_and_the_others_the_rest(impl):
         for text in ("abcd", "c", *(f"a{name}c" for name in specials)):
             assert bpe.encode(text) == slow.encode(text)
             assert bpe.encode(text, specials) == slow.encode(text, specials)
+        assert bpe.special_tokens is not specials
+    bpe = impl.BPE(merges=((b"a", b"b"),), special_tokens=MappingProxyType({"<s>": 7}))
+    assert (type(bpe.special_tokens), bpe.special_tokens) == (dict, {"<s>": 7})
+    assert type(bpe.merges) is tuple
+    assert {type(pair) for pair in bpe.merges} == {tuple}
+    assert bpe.encode(text="ab<s>", allowed_special=["<s>", "<s>"]) == [257, 7]
+    assert bpe.decode(ids=[257, 7]) == "ab<s>"
+    assert bpe.decode_bytes(ids=[257, 7]) == b"ab<s>"
     assert impl.BPE([]).special_tokens == {}
     assert impl.BPE([], None).merges == ()
     # A result that is a token already gets no second id.
@@ -342,18 +358,28 @@ def test_training_refuses(impl):
         (["ab"], 300, [""]),
         (["ab"], 300, ["<s>", ""]),
         (["ab"], 300, ["a\ud800"]),
+        (["ab"], 300, ["<s>", "<e>", "\udfff"]),
+        (["ab"], 300, [*map(str, range(40)), "7"]),
+        (["ab"], 300, [*map(str, range(40)), ""]),
+        (["ab"], 255 + 40, [*map(str, range(40))]),
+        (["ab"], -(2**40)),
         ("ab", 300),
         ("", 300),
         ("a", 256),
     ):
-        refuses(impl.train, texts, size, *names)
+        battery.refuses(impl.train, texts, size, *names)
     for half in (*battery.LONE_SURROGATES.values(), "\ud800", "a \ud83d\ude00"):
-        refuses(impl.train, [half], 256)
-        refuses(impl.train, ["ab", "ab", half], 257)
+        battery.refuses(impl.train, [half], 256)
+        battery.refuses(impl.train, ["ab", "ab", half], 257)
+        battery.refuses(impl.train, [half, "ab"], 257, ["<s>"])
+    battery.refuses(impl.train, texts="ab", vocab_size=300, special_tokens=["<s>"])
+    battery.refuses(impl.train, ["ab" * 9] * 500 + ["ab\udc00"], 257)
+    battery.refuses(impl.train, (each for each in ("ab", "a\ud800b")), 256)
 
 
 def test_what_is_no_tokenizer_is_refused(impl):
     a, b, c = b"a", b"b", b"c"
+    many = [(bytes([i]), bytes([j])) for i in range(200, 230) for j in range(200, 250)]
     for arguments in (
         ([(b"ab", c)],),
         ([(c, b"ab")],),
@@ -372,22 +398,34 @@ def test_what_is_no_tokenizer_is_refused(impl):
         ([], {"<s>": 0, "<e>": 0}),
         ([], {"<s>": 0, "<m>": 1, "<e>": 0}),
         ([], {"a\ud800": 0}),
+        ([], {"<s>": 0, "<e>": 7, "a\udfff": 9}),
+        ([], {f"<{i}>": i for i in range(700)} | {"<e>": 699}),
+        ([], {f"<{i}>": i for i in range(700)} | {"<e>": -1}),
+        ([], {f"<{i}>": i for i in range(700)} | {"": 700}),
+        ([], {"<s>": 2**40, "<e>": 2**40}),
+        ([*many, many[0]],),
+        ([*many, many[-1]],),
+        ([*many, (a, b"xyz")],),
+        ([*many, (b"xyz", a)],),
+        ([(a, b"bc"), *many, (b, c)],),
     ):
-        refuses(impl.BPE, *arguments)
+        battery.refuses(impl.BPE, *arguments)
 
 
 def test_encoding_refuses_unknown_names_and_half_of_a_surrogate_pair(impl):
     bpe = impl.BPE([], {"<s>": 0})
-    for allowed in ({"<e>"}, {"<s>", "<e>"}, ["<S>"], ["s"], {""}, ("<s> ",)):
+    for allowed in ({"<e>"}, {"<s>", "<e>"}, ["<S>"], ["s"], {""}, ("<s> ",), ["<s>"] * 300 + ["<e>"]):
         for text in ("a", "", "<e>", "<s>"):
-            refuses(bpe.encode, text, allowed)
+            battery.refuses(bpe.encode, text, allowed)
     names = {"<s>"}
     bpe.encode("a<s>", names)
     assert names == {"<s>"}
     bpe = impl.BPE([(b"\xed", b"\xa0")], {"<s>": 0})
     for text in (*battery.LONE_SURROGATES.values(), "\ud800", "a\udfffb", "\ud83d\ude00", "a <s>\udc80"):
-        refuses(bpe.encode, text)
-        refuses(bpe.encode, text, {"<s>"})
+        battery.refuses(bpe.encode, text)
+        battery.refuses(bpe.encode, text, {"<s>"})
+        battery.refuses(bpe.encode, "ab <s>" * 300 + text, {"<s>"})
+        battery.refuses(bpe.encode, text + "<s> ab" * 300, {"<s>"})
 
 
 def test_unknown_ids_are_refused(impl):
@@ -402,13 +440,19 @@ def test_unknown_ids_are_refused(impl):
         [399],
         [401],
         [400, -257],
+        [A] * 5000 + [257],
+        [-1] + [A] * 5000,
+        [*range(257), 400] * 9 + [-400],
         [2**64],
     )
     for function in (bpe.decode, bpe.decode_bytes):
         for ids in strangers:
-            refuses(function, ids)
-            refuses(function, iter(ids))
-        refuses(function, np.array([A, -1]))
+            battery.refuses(function, ids)
+            battery.refuses(function, iter(ids))
+        battery.refuses(function, np.array([A, -1]))
+        battery.refuses(function, np.array([257, A], dtype=np.uint16))
+        battery.refuses(function, np.array([2**63 + A], dtype=np.uint64))
+        battery.refuses(function, [np.int8(-1)])
     assert bpe.decode([400]) == "<s>"
 
 
@@ -418,7 +462,14 @@ def test_the_size_counts_everything(impl):
         bpe = impl.train([text], size, three[:n_names])
         assert [*bpe.vocab] == list(range(size))
         assert len(bpe.merges) == size - 256 - n_names
-    assert [*impl.train(["abcd"], 1000, three).vocab] == list(range(3 + 256 + 3))
+    for size in (1000, 70_000, 10**9):
+        assert [*impl.train(["abcd"], size, three).vocab] == list(range(3 + 256 + 3))
+    for n in aim.sizes(300, at_most=3000):
+        names = [f"<{i}>" for i in range(n)]
+        bpe = impl.train(texts=["ab"], vocab_size=257 + n, special_tokens=names)
+        assert [*bpe.special_tokens.items()][-2:] == [(names[-2], n - 2), (names[-1], n - 1)]
+        assert bpe.merges == ((b"a", b"b"),)
+        assert bpe.encode(f"ab{names[-1]}", names[-1:]) == [256 + n, n - 1]
 
 
 def test_texts_may_come_one_by_one_and_stay_as_they_are(impl, rng):
@@ -453,7 +504,16 @@ def test_tokenizers_and_trainings_share_nothing(impl):
     assert one.merges == ((b"a", b"b"),)
     assert one.special_tokens == {"<s>": 256}
     assert other.special_tokens == {}
-    refuses(one.encode, "abc", {"abc"})
+    battery.refuses(one.encode, "abc", {"abc"})
+    for n in range(40):  # each may lie in the memory of one that is gone
+        letter = string.ascii_letters[n].encode()
+        bpe = impl.BPE([(letter, b"z")], {"<s>": n})
+        assert [bpe.vocab[i] for i in bpe.encode("azbz<s>")][:1] == ([b"az"] if letter == b"a" else [b"a"])
+        assert bpe.encode("<s>", {"<s>"}) == [n]
+        assert bpe.decode([n, 256 + 1]) == f"<s>{letter.decode()}z"
+    first, second = impl.BPE([(b"a", b"b")]), impl.BPE([(b"a", b"b")])
+    assert first.vocab is not second.vocab
+    assert impl.BPE([]).special_tokens is not impl.BPE([]).special_tokens
     impl.train(["zz"] * 100, 258, ["<s>"])
     first = impl.train(["ab", "cd"], 258)
     second = impl.train(["cd", "ef"], 258, ["<e>"])
@@ -531,9 +591,21 @@ def test_names_are_no_expressions_and_any_text_may_be_one(impl):
         "a b",
         "A",
     ]
+    names += [each for each in aim.TEXTS if 0 < len(each) <= 60]
+    names += [f"<{'x' * n}>" for n in aim.sizes(70, 300, at_most=3000)]
     for name in [*names, *filter(None, HOSTILE)]:
         bpe, slow = impl.BPE([(b"a", b"b")], {name: 0}), Slow([(b"a", b"b")], {name: 0})
-        texts = (f"ab{name}a2b", name, f" {name} {name}{name}", "ab2ds", name[:-1], name.swapcase())
+        forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD", "NFKC")]
+        texts = {
+            f"ab{name}a2b",
+            name,
+            f" {name} {name}{name}",
+            "ab2ds",
+            name[:-1],
+            name.swapcase(),
+            name.casefold(),
+        }
+        texts |= {*forms, name.strip(), f" {name.strip()}", name.replace("\r\n", "\n")}
         found = [battery.Case("", (text, [name])) for text in sorted(texts, key=len)]
         battery.sweep_plain(bpe.encode, slow.encode, found)
         assert bpe.decode([0, 0]) == name * 2
@@ -544,17 +616,6 @@ def test_encoding_of_random_texts(impl, rng):
         merges = slow_merges((random_text(rng, alphabet, 200),), 60)
         texts = [random_text(rng, alphabet, n) for n in (1, 2, 3, 5, 10, 30, 100, 300)]
         battery.sweep_plain(impl.BPE(merges).encode, Slow(merges).encode, cases(*texts))
-
-
-def test_the_time_does_not_grow_with_the_square_of_the_word(impl):
-    """CPU time: eight times the word takes about 9 times as long; 64 times where it grows with the square."""
-    merges = [(b"a", b"b"), (b"b", b"a"), (b"ab", b"ab"), (b"ba", b"b"), (b"abab", b"ab")]
-
-    def encode(text: str):
-        impl.BPE(merges).encode(text)  # a new one: the other may remember the word
-
-    for k in (3, 12):  # from k to 2k: eight times as long
-        assert any(battery.growth(encode, lambda k: "abbab" * k**3, k, n_runs=1) < 24 for _ in range(4))
 
 
 def test_any_list_of_merges(impl, rng):
@@ -587,6 +648,20 @@ def test_large_counts_words_and_numbers_of_merges(impl, rng):
     """More than a byte, or two, can count; what stands in the 4,000th place; 600 merges."""
     for n, m in ((256, 255), (257, 3), (1001, 1000), (65_537, 2), (65_540, 65_539)):
         assert impl.train(["xy", "ab ", " xy" * (n - 1), " ab" * (m - 1)], 257).merges == ((b"x", b"y"),)
+    for n in aim.sizes(at_most=100_000):
+        for texts in ([" ab" * n, " xy" * (n + 1)], ["ab"] * n + ["xy"] * (n + 1)):
+            first = impl.train(texts, 257).merges
+            if first != ((b"x", b"y"),):
+                asked = f"asked: train on {n} times ab and {n + 1} times xy, to 257 tokens"
+                raise battery.MismatchError(f"the merge must be (x, y); got {first}", [asked])
+    for n in {1500, *aim.sizes(1500, at_most=10_000)[-2:]}:
+        # What comes behind the first n letters, or words, decides.
+        letters = [*string.ascii_letters[4:26], *string.ascii_uppercase]
+        m = n // 300 + 20
+        filler = "".join(rng.choice(letters, size=n))
+        assert impl.train(["cd" * (m - 1), filler + "ab" * m], 257).merges == ((b"a", b"b"),)
+        words = {"".join(rng.choice(letters, size=4)) for _ in range(n + n // 9)}
+        assert impl.train(["cd"] * (m - 1) + sorted(words) + ["ab"] * m, 257).merges == ((b"a", b"b"),)
     check_training(impl, ["a" * 4000 + "xyxyxy" + "b" * 300 + "xyxy"], 30)
     check_training(impl, ["ab" * 150, "!" * 90 + "\n" * 40], 40)
     # 1,089 words of two letters, each in a text of its own, are merged in the order of their ids.
@@ -594,11 +669,12 @@ def test_large_counts_words_and_numbers_of_merges(impl, rng):
     pairs = list(itertools.product(letters, repeat=2))
     words = list(map("".join, pairs))
     rng.shuffle(words)
-    assert impl.train(words, 256 + 600).merges == tuple((a.encode(), b.encode()) for a, b in pairs[:600])
+    for n in {600, max(aim.sizes(600, at_most=900))}:
+        assert impl.train(words, 256 + n).merges == tuple((a.encode(), b.encode()) for a, b in pairs[:n])
 
 
 def test_merges_of_hostile_texts(impl):
-    for text in HOSTILE:
+    for text in [*HOSTILE, *(f"a{each} {each}{each}b" for each in aim.TEXTS if len(each) <= 60)]:
         check_training(impl, [text], 5)
     check_training(impl, HOSTILE, 20)
 
@@ -610,6 +686,7 @@ def test_hostile_texts_are_encoded_without_loss(impl, rng):
     texts.append("".join(map(chr, range(0x500))))
     codes = [code for code in rng.integers(0x110000, size=500).tolist() if not 0xD800 <= code < 0xE000]
     texts.append("".join(map(chr, codes)))
+    texts += battery.texts(at_most=100).values()
     for specials in ({}, {"<|endoftext|>": 0, "a": 5, "\ufeff": 9, "\0": 1000}):
         bpe, slow = impl.BPE(merges, specials), Slow(merges, specials)
         battery.sweep_plain(bpe.encode, slow.encode, cases(*texts))
@@ -635,18 +712,95 @@ def test_more_merges_and_ids_than_a_byte_can_count(impl, rng):
     battery.sweep_plain(lambda name: bpe.decode([specials[name]]), lambda name: name, names)
 
 
+def test_as_many_merges_tokens_and_names_as_the_source_counts(impl, rng):
+    """Each merge stands for itself: a pair of bytes that no other merge has a part in."""
+    all_pairs = [(bytes([i]), bytes([j])) for i in range(256) for j in range(256)]
+    for n in aim.sizes(3000, at_most=60_000):
+        merges = [all_pairs[i] for i in rng.permutation(len(all_pairs))[:n]]
+        bpe = impl.BPE(merges)
+        asked = [f"asked: a BPE of {n} merges of two bytes each, in any order"]
+        places = [0, n // 2, n - 2, n - 1]
+        if [bpe.vocab[256 + i] for i in places] != [b"".join(merges[i]) for i in places]:
+            raise battery.MismatchError("the vocabulary must go on with the merges in their order", asked)
+        if len(bpe.vocab) != 256 + n or len(bpe.merges) != n:
+            raise battery.MismatchError(f"{256 + n} tokens expected; got {len(bpe.vocab)}", asked)
+        text = "".join(
+            a.decode() + b.decode() + "\n1" for a, b in merges[-9:] if (a + b).isalpha() and (a + b).isascii()
+        )
+        battery.sweep_plain(bpe.encode, Slow(merges).encode, cases(text, "ab", "zz"))
+        assert bpe.decode_bytes([256 + i for i in places]) == b"".join(b"".join(merges[i]) for i in places)
+    for n in aim.sizes(at_most=3000):
+        specials = {f"<{i}>": 3 * i for i in range(n + 1)}
+        bpe = impl.BPE([(b"a", b"b")], specials)
+        text, expected = (
+            f"<{n}>ab<{n - 1}><0>",
+            [3 * n, Slow([(b"a", b"b")], specials).ids[b"ab"], 3 * n - 3, 0],
+        )
+        found = bpe.encode(text, specials)
+        if found != expected:
+            asked = [
+                f"asked: encode({text!r}) by {n + 1} special tokens, all allowed",
+                f"expected: {expected}",
+            ]
+            raise battery.MismatchError("wrong ids", [*asked, f"yours:    {found}"])
+    for n in aim.sizes(300, at_most=20_000):
+        bpe = impl.BPE([(b"a", b"b"), (b"ab", b"c")], {"<s>": 0})
+        unit, ids = "abc ab, ", [1 + SPACE, 257, 1 + ID[b","], 1 + SPACE, 258]
+        expected = [258, *ids * (n // 5)]
+        found = bpe.encode(unit * (n // 5) + "abc")
+        if found != expected:
+            place = next(
+                (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found)
+            )
+            asked = [
+                f"asked: encode({unit!r} * {n // 5} + 'abc')",
+                f"at place {place} of {len(expected)} ids",
+            ]
+            raise battery.MismatchError(f"{len(expected)} ids expected, {len(found)} came, or others", asked)
+        assert bpe.decode(expected) == unit * (n // 5) + "abc"
+        assert bpe.decode_bytes(iter([*expected, 0])) == (unit * (n // 5) + "abc<s>").encode()
+        assert bpe.encode("<s>" * n + "a", {"<s>"}) == [0] * n + [1 + A]
+    # As many different words, one after the other; then the first ones again.
+    for n in aim.sizes(400, at_most=10_000):
+        bpe = impl.BPE([(b"a", b"b")])
+        words = list(map("".join, itertools.islice(itertools.product("abcdefg", repeat=5), n)))
+        for word in [*words, *words[:50]]:
+            expected = [256 if part == "ab" else ID[part.encode()] for part in re.findall("ab|.", word)]
+            found = bpe.encode(word)
+            if found != expected:
+                asked = [
+                    f"asked: encode({word!r}), after other words",
+                    f"expected: {expected}",
+                    f"yours:    {found}",
+                ]
+                raise battery.MismatchError("wrong ids", asked)
+
+
+def test_the_time_does_not_grow_with_the_square_of_the_word(impl):
+    """CPU time: eight times the word takes about 9 times as long; 64 times where it grows with the square."""
+    merges = [(b"a", b"b"), (b"b", b"a"), (b"ab", b"ab"), (b"ba", b"b"), (b"abab", b"ab")]
+
+    def encode(text: str):
+        impl.BPE(merges).encode(text)  # a new one: the other may remember the word
+
+    for k in (3, 10):  # from k to 2k: eight times as long
+        assert any(battery.growth(encode, lambda k: "abbab" * k**3, k, n_runs=1) < 24 for _ in range(4))
+
+
 def test_long_words_are_encoded(impl, rng):
     """Tokens of up to 1,024 bytes, and words of up to 66,001."""
     doubling = [(b"a" * 2**k, b"a" * 2**k) for k in range(10)]
     bpe = impl.BPE(doubling)
-    for n in (255, 256, 257, 1000, 5000, 66_001):
+    for n in aim.sizes(255, 256, 257, 1000, 66_001, at_most=66_001):
         # As many of the longest token as there is room for, and the binary digits of the rest.
         rest = [255 + k if k else A for k in range(9, -1, -1) if n % 1024 >> k & 1]
         ids = bpe.encode("a" * n)
-        assert ids == [265] * (n // 1024) + rest
+        if ids != [265] * (n // 1024) + rest:
+            raise battery.MismatchError("wrong ids", [f"asked: encode('a' * {n}), by merges of doubles"])
         assert bpe.decode_bytes(ids) == b"a" * n
-    ids = impl.BPE([(b"a", b"b"), (b"ab", b"ab"), (b"b", b"c")]).encode("ab" * 10_000 + "c")
-    assert ids == [257] * 5000 + [C]
+    for n in aim.sizes(2000, at_most=20_000):
+        ids = impl.BPE([(b"a", b"b"), (b"ab", b"ab"), (b"b", b"c")]).encode("ab" * (2 * n) + "c")
+        assert ids == [257] * n + [C]
     merges = random_merges(rng, "ab", 12)
-    texts = cases(random_text(rng, "ab", 257), random_text(rng, "ab", 400))
+    texts = cases(random_text(rng, "ab", 257), random_text(rng, "ab", 330))
     battery.sweep_plain(impl.BPE(merges).encode, Slow(merges).encode, texts)
