@@ -11,8 +11,6 @@ this tree needs more.
 Paper: Blanchard, Higham, Higham (2021), https://doi.org/10.1093/imanum/draa038
 """
 
-import zlib
-
 import numpy as np
 
 
@@ -23,7 +21,8 @@ def logsumexp(x: np.ndarray, axis: int = -1) -> np.ndarray:
     ----------
     x
         Logits, finite or ``-inf``; not changed. Integers and booleans count as float64, floats keep their
-        dtype. Other axes than ``axis`` may be empty.
+        dtype; in float16 the axis has at most 100 entries, and no two logits are farther apart than the
+        dtype reaches. Other axes than ``axis`` may be empty.
     axis
         The axis that is summed over, and that the result no longer has.
 
@@ -104,7 +103,8 @@ def relative_error(actual: np.ndarray, expected: np.ndarray, floor: float = 1e-8
     Parameters
     ----------
     actual, expected
-        Arrays of the same shape and of any dtypes, lists or numbers; they are compared in float64.
+        Arrays of the same shape and of any dtypes, lists or numbers; they are compared in float64. Finite
+        entries lie within 1e300.
     floor
         The smallest size that an entry is measured against. It keeps rounding noise around 0 from
         counting as an error of 100 %.
@@ -159,10 +159,11 @@ def random_stream(seed: int, name: str) -> np.random.Generator:
     >>> bool(a.random() == b.random())
     True
     """
-    # Not hash(name): Python salts it anew in each process. SeedSequence mixes the words thoroughly,
-    # so that neighbouring seeds give unrelated streams.
-    words = name.encode("utf-8")
-    return np.random.default_rng([seed, len(words), zlib.crc32(words), *words])
+    # Not hash(name): Python salts it anew in each process. SeedSequence mixes the numbers thoroughly,
+    # so that neighbouring seeds give unrelated streams. It cuts large seeds into words of 32 bits: the
+    # length in front says where the name ends and the seed begins.
+    letters = name.encode("utf-8")
+    return np.random.default_rng([len(letters), *letters, seed])
 
 
 def _as_float(x: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from techtree.techs.elsewhere import elsewhere
+
 
 def _naive_softmax(x, axis=-1):
     e = np.exp(x)
@@ -114,7 +116,8 @@ def _integers_as_they_are(x, axis=-1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-STREAM = "[seed, len(words), zlib.crc32(words), *words]"
+STREAM = "[len(letters), *letters, seed]"
+IMPORTS = "import numpy as np\n"
 
 MISTAKES = {
     "softmax subtracts in the integers that it was given, where 0 - 2 may be 254": {
@@ -159,7 +162,7 @@ MISTAKES = {
             "(shifted).sum(axis=axis, keepdims=True))",
             "(shifted).sum(axis=axis, keepdims=True))) / math.log(2)",
         ),
-        ("import zlib", "import math\nimport zlib"),
+        (IMPORTS, f"import math\n\n{IMPORTS}"),
     ],
     "log_softmax leaves out the logarithm of the sum": [
         ("return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))", "return shifted")
@@ -175,15 +178,16 @@ MISTAKES = {
     ],
     "relative_error refuses empty arrays": [(", initial=0.0))", "))")],
     "random_stream looks at the first 64 letters of the name only": [
-        ("words = name.encode", "words = name[:64].encode")
+        ("letters = name.encode", "letters = name[:64].encode")
     ],
-    "random_stream mixes a checksum of the name, which names share": [(STREAM, "[seed, zlib.crc32(words)]")],
-    "random_stream ignores case": [("words = name.encode", "words = name.lower().encode")],
-    "random_stream keeps 32 bits of the seed": [
-        (STREAM, "[seed % 2**32, len(words), zlib.crc32(words), *words]")
+    "random_stream mixes a checksum of the name, which names share": [
+        (STREAM, "[seed, zlib.crc32(letters)]"),
+        (IMPORTS, f"import zlib\n\n{IMPORTS}"),
     ],
-    "random_stream ignores the seed": [(STREAM, "[0, len(words), zlib.crc32(words), *words]")],
-    "random_stream cuts blanks off the name": [("words = name.encode", "words = name.strip().encode")],
+    "random_stream ignores case": [("letters = name.encode", "letters = name.lower().encode")],
+    "random_stream keeps 32 bits of the seed": [(STREAM, "[len(letters), *letters, seed % 2**32]")],
+    "random_stream ignores the seed": [(STREAM, "[len(letters), *letters, 0]")],
+    "random_stream cuts blanks off the name": [("letters = name.encode", "letters = name.strip().encode")],
     "softmax exponentiates the logits as they are, and overflows above 709 (float32: 88)": {
         "softmax": _naive_softmax
     },
@@ -229,16 +233,41 @@ MISTAKES = {
     "relative_error adds the floor to the size instead of taking the larger": {
         "relative_error": _floor_added
     },
-    "random_stream uses hash(), which differs from process to process": [
-        ("[seed, len(words), zlib.crc32(words), *words]", "[seed, abs(hash(name))]")
-    ],
-    "random_stream ignores the name": [("[seed, len(words), zlib.crc32(words), *words]", "seed")],
-    "random_stream adds up the letters, so that anagrams share a stream": [
-        ("[seed, len(words), zlib.crc32(words), *words]", "[seed, sum(words)]")
-    ],
+    "random_stream uses hash(), which differs from process to process": [(STREAM, "[seed, abs(hash(name))]")],
+    "random_stream ignores the name": [(STREAM, "seed")],
+    "random_stream adds up the letters, so that anagrams share a stream": [(STREAM, "[seed, sum(letters)]")],
     "random_stream adds the seed to the name's number, so that neighbouring seeds share streams": [
-        ("[seed, len(words), zlib.crc32(words), *words]", "seed + zlib.crc32(words)"),
-        ("words = name.encode", "words = name[:1].encode"),
+        (STREAM, "seed + zlib.crc32(letters)"),
+        (IMPORTS, f"import zlib\n\n{IMPORTS}"),
+        ("letters = name.encode", "letters = name[:1].encode"),
+    ],
+    "random_stream puts the seed first and no length behind, so that a large seed is a name's first letters": [
+        (STREAM, "[seed, *letters]")
+    ],
+    "random_stream looks at the last 64 letters of the name only": [
+        ("letters = name.encode", "letters = name[-64:].encode")
+    ],
+    "random_stream takes no account of the order of the letters": [
+        (STREAM, "[len(letters), *sorted(letters), seed]")
+    ],
+    "random_stream draws from where the last call for the same purpose stopped": [
+        ("def random_stream(", "CALLS = []\n\n\ndef random_stream("),
+        (
+            f"return np.random.default_rng({STREAM})",
+            f"CALLS.append((seed, name))\n    rng = np.random.default_rng({STREAM})\n"
+            "    rng.random(CALLS.count((seed, name)) - 1)\n    return rng",
+        ),
+    ],
+    "random_stream mixes in the number of the process": [
+        (STREAM, "[len(letters), *letters, os.getpid(), seed]"),
+        (IMPORTS, f"import os\n\n{IMPORTS}"),
+    ],
+    "relative_error takes axes of length 1 for none when it compares shapes": [
+        ("if actual.shape != expected.shape:", "if actual.squeeze().shape != expected.squeeze().shape:"),
+        (
+            "differing = actual",
+            "actual, expected = actual.squeeze(), expected.squeeze()\n    differing = actual",
+        ),
     ],
     "random_stream hands out one shared generator, so that a user moves the next user's numbers": [
         ("def random_stream(", "@__import__('functools').cache\ndef random_stream(")
@@ -344,6 +373,14 @@ def probes(rng):
         finally:
             del names["hash"]
 
+    def survives_elsewhere(impl):
+        before = impl.random_stream(2, "ab").random()
+        with elsewhere(impl):
+            return before == impl.random_stream(2, "ab").random()
+
+    def repeats_often(impl):
+        return len({impl.random_stream(4, "q").random() for _ in range(12)}) == 1
+
     def untouched(impl):
         x = logits.copy()
         impl.softmax(x)
@@ -378,9 +415,18 @@ def probes(rng):
         "relative error below the floor": lambda impl: impl.relative_error([0.25], [0.5], floor=1.0),
         "relative error of a small difference": lambda impl: impl.relative_error([1.0 + 1e-9], [1.0]),
         "relative error of nothing": lambda impl: impl.relative_error([], []),
+        "relative error of one number against many": lambda impl: impl.relative_error(np.ones(1), np.ones(3)),
         "relative error of other shapes": lambda impl: impl.relative_error(np.ones(2), np.ones((2, 1))),
         "streams repeat": share((1, "ab"), (1, "ab")),
+        "streams repeat however often they are asked for": repeats_often,
+        "two streams of one purpose are one": lambda impl: (
+            impl.random_stream(5, "x").bit_generator is impl.random_stream(5, "x").bit_generator
+        ),
         "streams in another process": survives_another_salt,
+        "streams of another process's number": survives_elsewhere,
+        "streams of seed and letters": share((2**32, ""), (0, "\x01")),
+        "streams of equal sums": share((1, "ac"), (1, "bb")),
+        "streams of long endings": share((0, "x" + "a" * 64), (0, "y" + "a" * 64)),
         "streams of anagrams": share((1, "ab"), (1, "ba")),
         "streams of seed and name": share((0, "b"), (1, "a")),
         "streams of prefixes": share((0, "a"), (0, "az")),
