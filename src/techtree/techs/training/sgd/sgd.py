@@ -30,7 +30,7 @@ class Optimizer:
     Parameters
     ----------
     parameters
-        Parameters, or groups: mappings with ``"parameters"`` and the options that are special to them.
+        Parameters, or groups: dictionaries with ``"parameters"`` and the options that are special to them.
         Any iterables, each walked once.
     **options
         All options of the rule, by name: the values where a group does not say otherwise.
@@ -41,8 +41,8 @@ class Optimizer:
         Set by the subclass, option -> (low, high): a value, or each number in a tuple, must be at least low
         and less than high. Without it every value is allowed.
     groups
-        A list of new dictionaries, in the order given; each has ``"parameters"``, a new list, and every
-        option. Parameters that came without groups form one. Options may be changed between steps.
+        A list of new dictionaries, in the order given; each has ``"parameters"``, a list, and every option.
+        Parameters that came without groups form one. Options may be changed between steps.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class Optimizer:
         Parameters
         ----------
         weights
-            The parameter's ``data`` itself, not to be changed.
+            The data of the parameter, not to be changed.
         """
         return {}
 
@@ -116,14 +116,14 @@ class Optimizer:
         Parameters
         ----------
         weights
-            The ``data`` that the parameter has now, itself, to be changed in place.
+            The parameter's ``data`` itself, to be changed in place.
         gradient
             Its ``grad``, not to be changed.
         state
             What `start` returned for this parameter, as the last `update` left it: entries are changed in
             place, or assigned.
         options
-            The dictionary in ``groups`` that the parameter belongs to.
+            The group of the parameter.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update to take steps")
 
@@ -156,8 +156,7 @@ class Optimizer:
         Raises
         ------
         ValueError
-            When a name is missing or not expected, or a shape is another. Nothing is changed then, nor by any
-            other error.
+            When a name is missing or not expected, or a shape is another. Nothing is changed then.
         """
         own = self.state_dict()
         problems = [f"{key} is missing" for key in own if key not in state]
@@ -169,10 +168,8 @@ class Optimizer:
         ]
         if problems:
             raise ValueError(f"the state must be of an optimizer like this one: {'; '.join(problems)}")
-        # All are converted before the first is kept: an entry may not be of numbers.
-        loaded = {key: np.array(state[key], value.dtype) for key, value in own.items()}
         for key, number, name in self._keys():
-            self._states[number][name] = loaded[key]
+            self._states[number][name] = np.array(state[key], own[key].dtype)
 
     def _keys(self) -> list[tuple[str, int, str]]:
         """Return the key of each entry in a saved state, the parameter's number, and the entry's name."""
