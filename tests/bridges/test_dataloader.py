@@ -36,13 +36,13 @@ def test_an_epoch_is_a_sampler_for_torch():
 def test_the_order_is_the_same_on_every_machine():
     """Made by DataLoader(10, 10, seed).epoch(number) on Linux, x86-64, with NumPy 2."""
     expected = {
-        (0, 0): [1, 3, 5, 7, 6, 9, 8, 2, 0, 4],
-        (0, 1): [4, 3, 9, 2, 5, 1, 7, 0, 8, 6],
-        (1, 0): [7, 1, 0, 8, 9, 6, 5, 3, 4, 2],
-        (2**63 - 1, 10**6): [0, 4, 6, 7, 5, 9, 1, 2, 8, 3],
+        (0, 0): [2, 7, 0, 9, 1, 6, 3, 5, 4, 8],
+        (0, 1): [2, 5, 9, 3, 8, 6, 0, 7, 1, 4],
+        (1, 0): [1, 7, 8, 3, 5, 6, 0, 2, 4, 9],
+        (2**63 - 1, 10**6): [4, 9, 2, 5, 8, 6, 3, 0, 1, 7],
     }
     for (seed, number), order in expected.items():
         assert next(DataLoader(10, 10, seed).epoch(number)).tolist() == order
     many = next(DataLoader(100_000, 100_000, seed=7).epoch(3))
-    assert zlib.crc32(many.astype("<i8").tobytes()) == 3457634286
+    assert zlib.crc32(many.astype("<i8").tobytes()) == 2320696026
     assert np.array_equal(np.sort(many), np.arange(100_000))

@@ -81,7 +81,10 @@ def train(texts, vocab_size, special_tokens=()):
     library = _library(models.BPE())
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=256 + n_merges, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
+        vocab_size=256 + min(n_merges, 100_000),  # for which the library takes memory at once
+        initial_alphabet=alphabet,
+        show_progress=False,
+        special_tokens=[],
     )
     library.train_from_iterator(texts, trainer)
     pairs = json.loads(library.to_str())["model"]["merges"]
