@@ -489,22 +489,25 @@ def refuses(
     MismatchError
         When nothing was raised, or another error, or a word is missing; it draws the call.
     """
-    name = getattr(function, "__qualname__", "") or type(function).__name__
-    given = [*map(drawn, arguments), *(f"{key}={drawn(value)}" for key, value in options.items())]
-    asked = f"asked: {name.rpartition('<locals>.')[2]}({', '.join(given)})"
     try:
         result = function(*arguments, **options)
     except error as raised:
         for word in says:
             if word not in str(raised):
-                raise MismatchError(
-                    f"the message must hold {word!r}; it is {str(raised)!r}", [asked]
-                ) from raised
+                what = f"the message must hold {word!r}; it is {str(raised)!r}"
+                raise MismatchError(what, [_asked(function, arguments, options)]) from raised
         return raised
     except Exception as other:
         what = f"{error.__name__} expected, {type(other).__name__} came: {other}"
-        raise MismatchError(what, [asked]) from other
-    raise MismatchError(f"{error.__name__} expected, nothing was raised", [asked, f"yours: {drawn(result)}"])
+        raise MismatchError(what, [_asked(function, arguments, options)]) from other
+    facts = [_asked(function, arguments, options), f"yours: {drawn(result)}"]
+    raise MismatchError(f"{error.__name__} expected, nothing was raised", facts)
+
+
+def _asked(function: Callable, arguments: tuple, options: Mapping[str, object]) -> str:
+    name = getattr(function, "__qualname__", "") or type(function).__name__
+    given = [*map(drawn, arguments), *(f"{key}={drawn(value)}" for key, value in options.items())]
+    return f"asked: {name.rpartition('<locals>.')[2]}({', '.join(given)})"
 
 
 def check_equal(
