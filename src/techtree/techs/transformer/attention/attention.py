@@ -81,7 +81,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: np.ndarray | None = None) -> T
     ValueError
         When the mask is not boolean, also if all of it is 0 or 1 (0 and -inf to be added is another
         convention); when the widths of q and k differ, also if one is 1; when leading axes do not broadcast,
-        or the mask does not.
+        or the mask does not, also if there is one query or one key and the mask has more.
 
     Notes
     -----
@@ -97,6 +97,8 @@ def attention_weights(q: Tensor, k: Tensor, mask: np.ndarray | None = None) -> T
     if mask is not None:
         if mask.dtype != bool:
             raise ValueError(f"a mask must be boolean, True where a key may be seen; got {mask.dtype}")
+        if np.broadcast_shapes(mask.shape, scores.shape)[-2:] != scores.shape[-2:]:
+            raise ValueError(f"a mask must broadcast to the scores, {scores.shape}; got {mask.shape}")
         scores = where(mask, scores, -math.inf)
     largest = scores.data.max(axis=-1, keepdims=True)
     # Constants: the weights do not depend on what is subtracted, so no gradient flows through it.

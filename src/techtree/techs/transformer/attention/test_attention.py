@@ -4,9 +4,8 @@ import itertools
 import math
 
 import numpy as np
-import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
 from techtree.techs.battery import Case
 from techtree.techs.ground.gradcheck import check_gradient
@@ -89,11 +88,17 @@ def gradients_off(q, k, v=None, mask=None):
 
 
 def weights_of(impl):
-    return lambda q, k, mask=None: impl.attention_weights(Tensor(q), Tensor(k), mask)
+    def attention_weights(q, k, mask=None):
+        return impl.attention_weights(Tensor(q), Tensor(k), mask)
+
+    return attention_weights
 
 
 def attention_of(impl):
-    return lambda q, k, v, mask=None: impl.attention(Tensor(q), Tensor(k), Tensor(v), mask)
+    def attention(q, k, v, mask=None):
+        return impl.attention(Tensor(q), Tensor(k), Tensor(v), mask)
+
+    return attention
 
 
 def leaf(x):
@@ -128,12 +133,14 @@ def arrays(rng, *leading, dtype=np.float64):
 LEADING = [
     *[((2, 3), (2, 1), (2, 1)), ((2, 3), (3,), (3,)), ((2, 3), (), ()), ((), (2, 3), (2, 3))],
     *[((2, 1), (3,), (2, 3)), ((2, 3), (2, 3), (1, 1)), ((1,), (1,), (2,)), ((), (), (2, 2))],
-    *[((2, 1, 1, 2),) * 3, ((4, 1, 2), (3, 1), (4, 1, 1))],
+    *[((2, 1, 1, 2),) * 3, ((4, 1, 2), (3, 1), (4, 1, 1)), ((4,), (1,), (1,)), ((1,), (4,), (4,))],
+    *[((3, 3),) * 3, ((3,),) * 3, ((2, 2),) * 3, ((1, 4), (1, 1), (1, 1)), ((4, 2), (4, 1), (2,))],
 ]
 
 MASK_SHAPES = [
     *[(), (1,), (K,), (1, 1), (1, K), (Q, 1), (Q, K), (3, 1, K), (3, Q, K), (2, 1, Q, 1)],
-    *[(2, 1, 1, K), (2, 3, Q, K), (4, 1, 1, Q, K), (1, 1, 1, 1, 1)],
+    *[(2, 1, 1, K), (2, 3, Q, K), (4, 1, 1, Q, K), (1, 1, 1, 1, 1), (2, 1, Q, K), (1, 3, 1, K), (3, Q, 1)],
+    *[(1, Q, K), (3, 1, 1), (2, 3, 1, 1), (2, 2, 3, Q, 1)],
 ]
 
 
@@ -159,6 +166,20 @@ def with_masks(rng):
     for leading in LEADING:
         yield Case(f"leading axes {leading}", tuple(arrays(rng, *leading)))
         yield Case(f"leading axes {leading}, a mask", (*arrays(rng, *leading), random_mask(rng, (Q, K))))
+    for n in (2, 3):  # As many samples as heads, and a mask for each head.
+        mask = random_mask(rng, (n, Q, K))
+        yield Case(f"leading axes {(n, n)}, a mask for each head", (*arrays(rng, (n, n)), mask))
+        yield Case(f"leading axes {(n, n)}, a mask", (*arrays(rng, (n, n)), mask[:, :1]))
+    q, k, v = arrays(rng, (2,))
+    for n in (1, 2):
+        for mask in (
+            None,
+            np.ones((Q, n), bool),
+            np.zeros(n, bool),
+            np.arange(n) == 0,
+            np.arange(Q)[:, None] > 0,
+        ):
+            yield Case(f"{n} keys", (q, k[:, :n], v[:, :n], *([] if mask is None else [mask])))
     for n in (0, 1):
         q, k, v = arrays(rng, (2, 3))
         yield Case(f"{n} queries in each head", (q[..., :n, :], k, v))
@@ -167,6 +188,59 @@ def with_masks(rng):
     yield Case("140 queries and keys", (q, k, v))
     yield Case("140 queries and keys, a causal mask", (q, k, v, np.tri(140, dtype=bool)))
     yield Case("140 queries and keys, hidden in front", (q, k, v, np.tri(140, dtype=bool).T))
+
+
+LEVELS = {
+    np.float16: (6, 8, 9, 10, 11, 12, 15, 16),
+    np.float32: (15, 30, 50, 70, 80, 86, 88, 89, 95, 100, 103),
+    np.float64: (88, 100, 300, 500, 700, 708, 710, 740, 745),
+}
+"""Where exp becomes so large that a few overflow together, infinite, subnormal, 0."""
+
+GAPS = {
+    np.float16: (2, 5, 8, 12, 16, 18, 25, 60),
+    np.float32: (5, 20, 40, 49, 60, 79, 90, 105, 300),
+    np.float64: (20, 60, 300, 600, 720, 750),
+}
+
+
+def with_levels(rng):
+    """Scores that lie close together, anywhere; hidden ones above; samples and rows that lie apart."""
+    seen, spread = np.array([True, True, False, True, True]), np.array([[0], [0.5], [-0.5], [1], [-2]])
+    for dtype in battery.FLOATS:
+        one, v, name = np.ones((1, 1), dtype), rng.normal(size=(5, 2)).astype(dtype), np.dtype(dtype).name
+        aimed = [number for number in aim.NUMBERS if number <= min(1e6, float(np.finfo(dtype).max) / 8)]
+        for level in itertools.chain(*((n, -n) for n in (*LEVELS[dtype], *aimed))):
+            k = (level + spread).astype(dtype)
+            yield Case(f"scores near {level:.6g}, {name}", (one, k, v))
+            yield Case(f"scores near {level:.6g}, a key is hidden, {name}", (one, k, v, seen))
+            many = np.full((40, 1), level, dtype), rng.normal(size=(40, 2)).astype(dtype)
+            yield Case(f"40 scores of {level:.6g}, {name}", (one, *many))
+            yield Case(f"40 scores of {level:.6g}, half hidden, {name}", (one, *many, np.arange(40) % 2 == 0))
+        for level in itertools.chain(*((n, -n) for n in aimed)):
+            k = (level * np.array([[0.9], [0.99], [1.01], [1.1], [1.11]])).astype(dtype)
+            yield Case(f"scores beside {level:.6g}, {name}", (one, k, v))
+        low = {np.float16: -7, np.float32: -65, np.float64: -600}[dtype]
+        for gap in (*GAPS[dtype], *aimed):
+            for above in (gap, -gap):
+                k = np.array([[0], [-1], [above], [low], [0.25]], dtype)
+                yield Case(f"a hidden score of {above:.6g}, {name}", (one, k, v, seen))
+        far = 30 if dtype is np.float16 else 2000
+        q, k, v = arrays(rng, (2, 3), dtype=dtype)
+        q *= np.array([[1, far, -far], [0.01, 5, far / 2]], dtype)[..., None, None]
+        yield Case(f"samples and heads far apart, {name}", (q, k, v))
+        yield Case(f"samples and heads far apart, a mask, {name}", (q, k, v, random_mask(rng, (3, Q, K))))
+        low = np.array([[-far], [0], [far]], dtype)
+        for mask in ([], [np.array([True, False, True])]):
+            yield Case(
+                f"rows far apart, {name}",
+                (np.array([[1], [-2], [0.5]], dtype), low * one, v[0, 0, :3], *mask),
+            )
+            apart = (low[:, None] * one, np.ones((3, 5, 1), dtype) + spread.astype(dtype) / 8, v[0, 0])
+            yield Case(f"samples far apart, {name}", (*apart, *([seen] if mask else [])))
+        signed = [np.where(rng.random(x.shape) < 0.5, -0.0, x).astype(dtype) for x in arrays(rng, (2,))]
+        yield Case(f"zeros of both signs, {name}", tuple(signed))
+        yield Case(f"zeros of both signs, a mask, {name}", (*signed, random_mask(rng, (Q, K))))
 
 
 def with_values(rng):
@@ -178,7 +252,8 @@ def with_values(rng):
         yield Case(f"queries times {size:g}", (size * q, k, v))
         yield Case(f"queries times {size:g}, a mask", (size * q, k, v, mask))
     for size in (1e-300, 1e-4, 1e5, 1e150):
-        yield Case(f"values times {size:g}", (q, k, size * v, mask))
+        yield Case(f"values times {size:g}", (q, k, size * v))
+        yield Case(f"values times {size:g}, a mask", (q, k, size * v, mask))
         yield Case(f"queries times {size:g}, keys divided by it", (size * q, k / size, v, mask))
     far = np.where(np.arange(K)[:, None] == 1, 1e5, 1.0) * abs(k)
     yield Case("a hidden key of a high score", (abs(q), far, v, mask))
@@ -192,27 +267,35 @@ def with_values(rng):
         yield Case(f"all axes {n} long, a mask", (*rng.normal(size=(3, n, n)), np.tri(n, dtype=bool)))
 
 
-def test_the_causal_mask_is_its_definition(impl):
+def test_the_causal_mask_is_its_definition(impl, rng):
     """In order of size; the query i stands at the position n_keys - n_queries + i."""
     sizes = [*battery.SIZES, 3, 135]
-    for n_queries, n_keys in [*sorted(itertools.product(sizes, sizes), key=sum) * 2, (3, 300)]:
+    pairs = [*sorted(itertools.product(sizes, sizes), key=sum) * 2, (3, 300), (3, 3000), (1, 70_000)]
+    for n in aim.sizes(at_most=300_000):
+        pairs += [(1, n), (3, n + 2)] + ([(n, n), (n, n + 3)] if n <= 1500 else [])
+    for n_queries, n_keys in pairs:
         if n_queries > n_keys:
             continue
+        asked = f"causal_mask({n_queries}, {n_keys})"
         mask = impl.causal_mask(n_queries, n_keys)
-        assert isinstance(mask, np.ndarray)
-        assert mask.dtype == bool
-        assert mask.shape == (n_queries, n_keys)
-        n_seen = [n_keys - n_queries + i + 1 for i in range(n_queries)]
-        assert mask.tolist() == [[True] * n + [False] * (n_keys - n) for n in n_seen]
-        mask[...] = False  # the second round must give new ones
+        assert type(mask) is np.ndarray, f"{asked} is a {type(mask).__name__}"
+        n_seen = n_keys - n_queries + 1 + np.arange(n_queries)
+        rows = [np.arange(n_keys) < n for n in n_seen.tolist()]
+        expected = np.array(rows, bool).reshape(n_queries, n_keys)
+        battery.check_equal(mask, expected, dtype=bool, label=asked)
+        # Whoever wants to may write into it: the second round must give new ones, entries of their own.
+        other = rng.random(mask.shape) < 0.5
+        mask[...] = other
+        assert np.array_equal(mask, other), f"{asked} has entries that share memory"
     assert impl.causal_mask(2, 4).astype(int).tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert impl.causal_mask(1, 4).tolist() == [[True] * 4]
+    assert impl.causal_mask(n_queries=1, n_keys=2).tolist() == [[True] * 2]
 
 
 def test_more_queries_than_keys(impl):
-    for n_queries, n_keys in [(2, 1), (5, 4), (1, 0), (130, 3)]:
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            impl.causal_mask(n_queries, n_keys)
+    near = [(n + 1, n) for n in aim.sizes(2, 3, 100, at_most=3000)]
+    for n_queries, n_keys in [(2, 1), (5, 4), (1, 0), (2, 0), (130, 0), (130, 3), (10_000, 1), *near]:
+        battery.refuses(impl.causal_mask, n_queries, n_keys)
 
 
 def test_weights_by_hand(impl):
@@ -260,54 +343,89 @@ def test_the_mask_must_be_boolean(impl, rng):
     """An additive mask, 0 where a key may be seen, would mean the opposite."""
     q, k, v = arrays(rng, ())
     seen = np.tri(Q, K) > 0
-    for mask in (
-        *(np.zeros((Q, K)), np.ones((Q, K), int), seen.astype(np.uint8), seen.astype(np.float32), np.ones(K)),
-        *(np.where(seen, 0, -np.inf), np.array(1), np.array(0.0), seen.astype(object)),
-    ):
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            weights_of(impl)(q, k, mask)
-        with pytest.raises(ValueError):  # noqa: PT011
-            attention_of(impl)(q, k, v, mask)
+    dtypes = (*battery.INTEGERS[:-1], *battery.FLOATS, np.longdouble, np.complex128, object)
+    masks = [np.where(seen, 0, -np.inf), np.where(seen, 0, -1e9), -np.ones((Q, K)), np.full((Q, K), np.nan)]
+    for dtype, shape in itertools.product(dtypes, [(Q, K), (K,), (), (1, 1), (2, 1, K)]):
+        masks += [np.zeros(shape, dtype), np.ones(shape, dtype)]
+        masks += [seen.astype(dtype)] if shape == (Q, K) else []
+    for mask in masks:
+        battery.refuses(weights_of(impl), q, k, mask)
+        battery.refuses(attention_of(impl), q, k, v, mask)
+    for dtype in dtypes:
+        for mask in (np.zeros((0, K), dtype), np.zeros((1, K), dtype), np.ones(K, dtype)):
+            battery.refuses(weights_of(impl), q[:0], k, mask)
+            battery.refuses(attention_of(impl), q[:0], k, v, mask)
 
 
 MISFITS = [
-    ((Q, D), (K, D + 1), (K, E), ()),
-    ((Q, 1), (K, D), (K, E), ()),
-    ((Q, D), (K, 1), (K, E), ()),
-    ((2, Q, D), (3, K, D), (1, K, E), ()),
-    ((4, Q, D), (2, K, D), (2, K, E), ()),
-    ((Q, D), (K, D), (K, E), (Q, K + 1)),
-    ((Q, D), (K, D), (K, E), (Q + 1, K)),
-    ((Q, D), (K, D), (K, E), (K, Q)),
-    ((2, Q, D), (2, K, D), (2, K, E), (3, Q, K)),
-    ((Q, D), (K, D), (K + 1, E), ()),
-    ((Q, D), (K, D), (K - 1, E), ()),
-    ((Q, D), (K, D), (1, E), ()),
-    ((Q, D), (1, D), (K, E), ()),
-    ((2, Q, D), (2, K, D), (3, K, E), ()),
+    *[((Q, D), (K, D + 1)), ((Q, D), (K, D - 1)), ((Q, 1), (K, D)), ((Q, D), (K, 1)), ((Q, 2 * D), (K, D))],
+    *[((Q, D), (K, 2 * D)), ((1, D), (1, 1)), ((2, Q, 1), (2, K, D)), ((2, Q, D), (2, K, 1))],
+    *[((2, Q, D), (3, K, D)), ((4, Q, D), (2, K, D)), ((2, Q, D), (4, K, D)), ((3, Q, D), (6, K, D))],
+    *[((1, 4, Q, D), (1, 2, K, D)), ((2, 4, Q, D), (2, 2, K, D)), ((2, 2, Q, D), (2, 4, K, D))],
+    *[((2, 6, Q, D), (2, 3, K, D)), ((4, 2, Q, D), (2, 2, K, D)), ((2, 3, Q, D), (2, K, D))],
+    *[
+        ((3, Q, D), (3, 2, K, D)),
+        ((0, Q, D), (2, K, D)),
+        ((2, Q, D), (0, K, D)),
+        ((4, 1, Q, D), (2, 1, K, D)),
+    ],
 ]
-"""Shapes of queries, keys, values and mask."""
+"""Shapes of queries and keys."""
+
+MASK_MISFITS = [
+    *[((Q, D), (K, D), shape) for shape in [(Q, K + 1), (Q + 1, K), (K, Q), (Q, K - 1), (Q - 1, K), (Q,)]],
+    *[
+        ((Q, D), (K, D), shape)
+        for shape in [(2 * Q, K), (Q, 2 * K), (K + 1,), (0,), (0, K), (Q, 0), (2, Q, 2)]
+    ],
+    *[((Q, D), (1, D), shape) for shape in [(1, 3), (Q, 3), (3,), (Q, 0), (0,), (1, 1, 2)]],
+    *[((1, D), (K, D), shape) for shape in [(3, K), (3, 1), (0, K), (0, 1), (4, 3, K), (K, 1)]],
+    *[((1, D), (1, D), shape) for shape in [(2, 2), (2, 1), (1, 2), (2,), (0, 1), (0,)]],
+    *[((0, D), (K, D), shape) for shape in [(3, K), (0, K + 1), (2, 1)]],
+    *[((2, Q, D), (2, K, D), shape) for shape in [(3, Q, K), (4, Q, K), (2, 2, K), (2, K), (3, 1, 1)]],
+    *[((4, Q, D), (4, K, D), shape) for shape in [(2, Q, K), (2, 1, 1), (8, Q, K), (0, Q, K)]],
+    *[
+        ((2, 3, Q, D), (2, 3, K, D), shape)
+        for shape in [(2, Q, K), (2, 1, K), (2, 1, 1), (2, K), (3, 2, Q, K)]
+    ],
+    *[((2, 4, Q, D), (2, 4, K, D), shape) for shape in [(2, Q, K), (2, 2, Q, K), (2, 1, K), (1, 2, 1, 1)]],
+]
+"""Shapes of queries, keys and mask."""
+
+VALUE_MISFITS = [
+    *[((Q, D), (K, D), shape) for shape in [(K + 1, E), (K - 1, E), (1, E), (2 * K, E), (0, E), (Q, E)]],
+    *[((Q, D), (1, D), (K, E)), ((Q, D), (1, D), (2, E)), ((1, D), (1, D), (3, E)), ((K, D), (1, D), (K, E))],
+    *[((2, Q, D), (2, K, D), shape) for shape in [(3, K, E), (4, K, E), (2, 1, E), (2, K + 1, E), (1, 1, E)]],
+    *[((4, Q, D), (4, K, D), (2, K, E)), ((2, 3, Q, D), (2, 3, K, D), (2, K, E))],
+    *[((2, 4, Q, D), (2, 4, K, D), (2, 2, K, E)), ((2, 4, Q, D), (2, 1, K, D), (2, 2, K, E))],
+]
+"""Shapes of queries, keys and values."""
 
 
 def test_shapes_that_do_not_fit(impl):
-    for *shapes, mask_shape in MISFITS:
-        q, k, v = map(np.ones, shapes)
-        for mask in (np.ones(mask_shape, bool), *([None] if mask_shape == () else [])):
-            with pytest.raises(ValueError):  # noqa: PT011 - the message is NumPy's
-                attention_of(impl)(q, k, v, mask)
-            if v.shape[-2] == k.shape[-2] and v.shape[:-2] != (3,):  # the values are not at fault
-                with pytest.raises(ValueError):  # noqa: PT011
-                    weights_of(impl)(q, k, mask)
+    for q, k in MISFITS:
+        v = (*k[:-1], E)
+        for mask in ([], [np.ones((), bool)], [np.zeros((1, 1), bool)]):
+            battery.refuses(weights_of(impl), np.ones(q), np.ones(k), *mask)
+            battery.refuses(attention_of(impl), np.ones(q), np.ones(k), np.ones(v), *mask)
+    for q, k, mask in MASK_MISFITS:
+        v = (*k[:-1], E)
+        for each in (np.ones(mask, bool), np.zeros(mask, bool)):
+            battery.refuses(weights_of(impl), np.ones(q), np.ones(k), each)
+            battery.refuses(attention_of(impl), np.ones(q), np.ones(k), np.ones(v), each)
+    for q, k, v in VALUE_MISFITS:
+        for mask in ([], [np.ones((), bool)], [np.zeros((q[-2], k[-2]), bool)]):
+            battery.refuses(attention_of(impl), np.ones(q), np.ones(k), np.ones(v), *mask)
 
 
 def test_weights_for_every_value_and_mask(impl, rng):
-    for make in (with_values, with_masks):
+    for make in (with_values, with_masks, with_levels):
         cases = [Case(c.label, (*c.arguments[:2], *c.arguments[3:])) for c in make(rng)]
         battery.sweep(weights_of(impl), slow_weights, cases, magnitude=weights_off)
 
 
 def test_outputs_for_every_value_and_mask(impl, rng):
-    for make in (with_values, with_masks):
+    for make in (with_values, with_masks, with_levels):
         battery.sweep(attention_of(impl), slow_attention, make(rng), magnitude=attention_off)
 
 
@@ -322,28 +440,38 @@ def test_outputs_of_every_size(impl, rng):
 
 
 def test_dtypes_that_differ(impl, rng):
-    """The more precise one counts, though what was computed in float32 has its digits: 2**29 times fewer."""
-    for dtypes in itertools.product(battery.FLOATS[1:], repeat=3):
+    """The more precise one counts. What queries and keys give has the digits of the coarser."""
+    for dtypes in itertools.product(battery.FLOATS, repeat=3):
         label = f"dtypes {[np.dtype(dtype).name for dtype in dtypes]}"
         q, k, v = (x.astype(dtype) for x, dtype in zip(arrays(rng, (2,)), dtypes, strict=True))
         for function, definition, off, arguments in (
             (weights_of(impl), slow_weights, weights_off, (q, k)),
             (attention_of(impl), slow_attention, attention_off, (q, k, v)),
         ):
-            case = Case(label, arguments)
-            battery.sweep(function, definition, [case], magnitude=lambda *x, off=off: 2**29 * off(*x))
+            for mask in ([], [random_mask(rng, (Q, K))]):
+                finest = np.finfo(np.result_type(*arguments)).eps
+                lost = max(np.finfo(each.dtype).eps for each in (q, k)) / finest
+                battery.sweep(
+                    function,
+                    definition,
+                    [Case(label, (*arguments, *mask))],
+                    magnitude=lambda *x, off=off, lost=float(lost): lost * off(*x),
+                )
 
 
 def test_gradients_of_outputs(impl, rng):
-    for cases in (with_masks(rng), with_values(rng), sized(rng, SPECS["attention"])):
+    for cases in (with_masks(rng), with_values(rng), with_levels(rng), sized(rng, SPECS["attention"])):
         battery.sweep_gradients(
             impl.attention, slow_gradients, cases, tensor=leaf, rng=rng, magnitude=gradients_off
         )
 
 
 def test_gradients_of_weights(impl, rng):
-    masked = [Case(c.label, (*c.arguments[:2], *c.arguments[3:])) for c in with_masks(rng)]
-    for cases in (masked, sized(rng, SPECS["weights"])):
+    others = [
+        Case(c.label, (*c.arguments[:2], *c.arguments[3:]))
+        for c in (*with_masks(rng), *[*with_levels(rng)][::3])
+    ]
+    for cases in (others, sized(rng, SPECS["weights"])):
         battery.sweep_gradients(
             impl.attention_weights,
             slow_gradients_of_weights,
@@ -393,22 +521,44 @@ def test_self_attention_adds_the_three_gradients(impl, rng):
             battery.check_equal(tensor.grad, expected, 64, gradients_off(x, x, x, mask))
 
 
+def test_one_tensor_in_two_places(impl, rng):
+    """Both gradients are added, with and without a mask."""
+    for mask in ([], [np.tri(4, dtype=bool)], [np.zeros((4, 4), bool)]):
+        g, (x, y) = rng.normal(size=(4, 3)), rng.normal(size=(2, 4, 3))
+        for places in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)]:
+            given, tensors = [(x, y)[place] for place in places], (leaf(x), leaf(y))
+            impl.attention(*(tensors[place] for place in places), *mask).backward(g)
+            for place in {*places}:
+                parts = zip(places, slow_gradients(g, *given, *mask), strict=True)
+                expected = sum(part for at, part in parts if at == place)
+                label = (
+                    f"the gradient of a tensor at the places {[n for n in range(3) if places[n] == place]}"
+                )
+                off = gradients_off(*given, *mask)
+                battery.check_equal(tensors[place].grad, expected, 64, off, label=label)
+
+
 def test_gradients_go_where_they_are_required(impl, rng):
-    three = arrays(rng, ())
-    for required in itertools.product([False, True], repeat=3):
-        for mask in (None, np.tri(Q, K, K - Q) > 0):
+    """Also where they are 0: one key, nothing to see, no query."""
+    shapes = [(Q, K), (Q, 1), (1, 1), (1, K), (0, K)]
+    for required, (n_q, n_k) in itertools.product(itertools.product([False, True], repeat=3), shapes):
+        q, k, v = arrays(rng, (2,))
+        three = q[:, :n_q], k[:, :n_k], v[:, :n_k]
+        causal = [np.tri(n_q, n_k, n_k - n_q) > 0] if n_q <= n_k else []
+        for mask in (None, *causal, np.zeros(n_k, bool), np.ones((n_q, 1), bool)):
             q, k, v = (Tensor(x, needs) for x, needs in zip(three, required, strict=True))
             weights, out = impl.attention_weights(q, k, mask), impl.attention(q, k, v, mask)
             assert isinstance(weights, Tensor)
             assert isinstance(out, Tensor)
-            assert weights.requires_grad == (required[0] or required[1])
-            assert out.requires_grad == any(required)
+            given = f"{n_q} queries, {n_k} keys, mask {battery.drawn(mask)}, gradients wanted: {required}"
+            assert weights.requires_grad == (required[0] or required[1]), given
+            assert out.requires_grad == any(required), given
             if out.requires_grad:
-                out.backward(np.ones((Q, E)))
-            assert [x.grad is not None for x in (q, k, v)] == list(required)
+                out.backward(np.ones(out.shape))
+            assert [x.grad is not None for x in (q, k, v)] == list(required), given
             with no_grad():
-                assert not impl.attention_weights(q, k, mask).requires_grad
-                assert not impl.attention(q, k, v, mask).requires_grad
+                assert not impl.attention_weights(q, k, mask).requires_grad, given
+                assert not impl.attention(q, k, v, mask).requires_grad, given
 
 
 def test_arrays_that_have_new_contents(impl, rng):

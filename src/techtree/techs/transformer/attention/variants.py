@@ -143,8 +143,28 @@ MISTAKES = {
         (CHECK, "if mask.dtype.kind in 'iu':")
     ],
     "attention_weights takes integers for a mask": [(CHECK, "if mask.dtype.kind == 'f':")],
+    "attention_weights lets a mask of many keys stretch the scores of one": [
+        ("if np.broadcast_shapes(mask.shape, scores.shape)[-2:] != scores.shape[-2:]:", "if False:")
+    ],
+    "attention_weights lines up a mask of samples with the samples, not with the heads": [
+        (CHECK, f"if mask.ndim == 3 and scores.ndim == 4:\n            mask = mask[:, None]\n        {CHECK}")
+    ],
+    "attention_weights repeats key heads where the queries have a multiple of them": [
+        (
+            SCORES,
+            "    if k.ndim > 2 and q.ndim == k.ndim and 1 < k.shape[-3] < q.shape[-3]:\n"
+            "        k = k[..., np.arange(q.shape[-3]) * k.shape[-3] // q.shape[-3], :, :]\n" + SCORES,
+        )
+    ],
+    "attention_weights subtracts the largest score only where it is positive; far below 0 all is 0": [
+        (EXP, EXP.replace("np.isfinite(largest)", "largest > 0"))
+    ],
+    "attention_weights takes bytes for a mask": [
+        (CHECK, "if mask.dtype.itemsize > 1:"),
+        (HIDE, HIDE.replace("mask,", "mask.astype(bool),")),
+    ],
     "attention_weights refuses a mask of numbers with a TypeError": [
-        ('raise ValueError(f"a mask', 'raise TypeError(f"a mask')
+        ('raise ValueError(f"a mask must be boolean', 'raise TypeError(f"a mask must be boolean')
     ],
     "attention_weights multiplies with broadcasting, and takes keys of width 1 for any width": [
         (
@@ -241,9 +261,14 @@ MISTAKES = {
 }
 
 
+def _check(mask, q, k):
+    shape = q.shape[-2], k.shape[-2]
+    if mask is not None and (mask.dtype != bool or np.broadcast_shapes(mask.shape, shape)[-2:] != shape):
+        raise ValueError("a mask must be boolean, and broadcast to queries and keys")
+
+
 def _scores(q, k, mask=None):
-    if mask is not None and mask.dtype != bool:
-        raise ValueError("a mask must be boolean")
+    _check(mask, q, k)
     return q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
 
 
@@ -269,8 +294,7 @@ def _logarithms(q, k, mask=None):
 
 def _own_gradient(q, k, mask=None):
     """One operation on the tape, in float64 inside, with the closed form of its derivative."""
-    if mask is not None and mask.dtype != bool:
-        raise ValueError("a mask must be boolean")
+    _check(mask, q, k)
     a, b = q.data.astype(np.float64) / math.sqrt(q.shape[-1]), k.data.astype(np.float64)
     scores = a @ b.swapaxes(-1, -2)
     scores = np.where(True if mask is None else mask, scores, -math.inf)
@@ -291,10 +315,11 @@ def _own_gradient(q, k, mask=None):
 def _in_loops(q, k, v, mask=None):
     """Every query by itself; what it averages is divided by the sum at the end."""
     rows = []
+    _check(mask, q, k)
     if mask is not None:
         mask = np.broadcast_to(mask, np.broadcast_shapes(mask.shape, (q.shape[-2], k.shape[-2])))
     for n in range(q.shape[-2]):
-        scores = _scores(q[..., n : n + 1, :], k, mask)
+        scores = _scores(q[..., n : n + 1, :], k)
         scores = scores if mask is None else where(mask[..., n : n + 1, :], scores, -math.inf)
         largest = scores.data.max(axis=-1, keepdims=True)
         exponentials = (scores - np.where(np.isneginf(largest), 0, largest).astype(scores.dtype)).exp()
@@ -436,6 +461,13 @@ def probes(rng):
             one, np.array([[-2e9], [-2e9], [0]]), np.arange(3) < 2
         ),
         "weights under an additive mask": weights(q, k, np.where(mask, 0, -np.inf)),
+        "weights of -2000": weights(one, np.array([[-2000.0], [-2001], [-2002]])),
+        "weights of one key under a mask of three": weights(q, k[:, :1], np.ones((1, 3), bool)),
+        "weights of samples and heads": weights(
+            np.array([q, k]), np.array([k, q]), np.array([mask, ~mask | mask])
+        ),
+        "weights of 4 heads and 2": weights(np.concatenate([q, k]), k),
+        "weights under a mask of bytes": weights(q, k, mask.astype(np.uint8)),
         "weights under a mask of integers": weights(q, k, mask.astype(int)),
         "weights of queries wider than keys": weights(q, k[..., :1]),
         "dtype of the weights": dtype(),
