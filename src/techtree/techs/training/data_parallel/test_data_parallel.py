@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Parameter
 from techtree.techs.autodiff.tensor_autodiff import Tensor
 from techtree.techs.training.adamw import AdamW
@@ -88,17 +88,97 @@ def test_a_network_by_hand(impl):
 
 def test_what_a_network_refuses(impl):
     network = impl.Network(3)
-    for source, target in ((0, 3), (3, 0), (-1, 0), (0, -1), (1, 1), (7, 7)):
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            network.send(np.ones(2), source, target)
+    ways = [
+        (0, 3),
+        (3, 0),
+        (-1, 0),
+        (0, -1),
+        (-1, 1),
+        (-3, 1),
+        (1, 1),
+        (2, 2),
+        (7, 7),
+        (3, 3),
+        (-1, -1),
+        (0, 0),
+    ]
+    for source, target in ways:
+        battery.refuses(network.send, np.ones(2), source, target)
+        battery.refuses(network.receive, source, target)
     assert network.sent_bytes == [0, 0, 0]
     network.send(np.ones(2), 0, 1)
-    for source, target in ((1, 0), (0, 2), (2, 1)):
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            network.receive(source, target)
+    network.send(np.ones(2), 2, 0)
+    for source, target in [(1, 0), (0, 2), (2, 1), *ways]:
+        battery.refuses(network.receive, source, target)
     network.receive(0, 1)
-    with pytest.raises(ValueError):  # noqa: PT011 - once only
-        network.receive(0, 1)
+    battery.refuses(network.receive, 0, 1)  # once only
+    network.receive(2, 0)
+    battery.refuses(network.receive, 2, 0)
+    for n_workers in (1, 2, 300):
+        network = impl.Network(n_workers)
+        for source, target in ((n_workers, 0), (0, n_workers), (n_workers - 1, n_workers - 1), (-1, 0)):
+            battery.refuses(network.send, np.ones(2), source, target)
+        assert network.sent_bytes == [0] * n_workers
+
+
+def test_a_network_is_its_definition(impl, rng):
+    """Messages in any order, a queue for each way; also beside the numbers that the source names."""
+    n_messages = max(aim.sizes(60, at_most=3000))
+    for n in (2, 3, *(size for size in aim.sizes(9, at_most=1100) if size > 3)):
+        network, queues, sent = impl.Network(n_workers=n), defaultdict(deque), [0] * n
+        ranks = [0, 1, n - 1, n - 2]
+        for number in range(n_messages):
+            source, target = (int(each) for each in rng.choice(ranks, size=2))
+            if rng.random() < 0.6 and source != target:
+                array = rng.normal(size=(number % 3, 2)).astype((np.float64, np.float32)[number % 2])
+                network.send(array=array, source=source, target=target)
+                queues[source, target].append(array.copy())
+                sent[source] += array.nbytes
+                array[...] = 9
+            elif queues[source, target]:
+                got, wanted = network.receive(source=source, target=target), queues[source, target].popleft()
+                assert (got.dtype, got.shape, got.tobytes()) == (wanted.dtype, wanted.shape, wanted.tobytes())
+                got += 1
+            else:
+                battery.refuses(network.receive, source, target)
+            assert network.sent_bytes == sent
+            assert network.n_workers == n
+
+
+def test_many_messages_and_large_ones(impl):
+    """All on one way, before the first is received; also beside the numbers that the source names."""
+    for number in aim.sizes(300, at_most=40_000):
+        network = impl.Network(2)
+        for n in range(number):
+            network.send(np.array([n], np.float32), 1, 0)
+        assert network.sent_bytes == [0, 4 * number]
+        assert [int(network.receive(1, 0)[0]) for _ in range(number)] == list(range(number))
+        battery.refuses(network.receive, 1, 0)
+    for size in aim.sizes(300, at_most=140_000):
+        network, array = impl.Network(2), np.arange(float(size))
+        network.send(array, 0, 1)
+        assert network.sent_bytes == [8 * size, 0]
+        assert np.array_equal(network.receive(0, 1), array)
+
+
+def test_a_network_carries_any_array(impl, rng):
+    """Layouts, byte orders and dtypes; what arrives is as it was sent, and writable."""
+    arrays = [lay_out(rng.normal(size=(3, 4))) for lay_out in battery.LAYOUTS.values()]
+    arrays += [
+        np.ones((2, 3)).astype(kind) for kind in (*battery.INTEGERS, *battery.FLOATS, complex, ">f4", "U3")
+    ]
+    arrays += [np.zeros((0, 3)), np.array(2.5), np.full((2, 1, 1, 1, 2), np.nan), np.array([np.inf, -0.0])]
+    network, total = impl.Network(2), 0
+    for array in arrays:
+        network.send(array, 0, 1)
+        total += array.nbytes
+        assert network.sent_bytes == [total, 0]
+    for array in arrays:
+        got = network.receive(0, 1)
+        assert (got.dtype, got.shape) == (array.dtype, array.shape)
+        assert got.tolist() == array.tolist() or np.array_equal(got, array, equal_nan=True)
+        assert got.flags.writeable
+        assert not np.shares_memory(got, array)
 
 
 def test_what_is_received_belongs_to_the_receiver(impl):
@@ -111,23 +191,37 @@ def test_what_is_received_belongs_to_the_receiver(impl):
     assert network.receive(0, 1).tolist() == [1.0, 1.0, 1.0]
     other = impl.Network(2)
     network.send(array, 0, 1)
-    with pytest.raises(ValueError):  # noqa: PT011 - another network
-        other.receive(0, 1)
+    battery.refuses(other.receive, 0, 1)  # another network
 
 
 def test_shards_are_their_definition(impl):
     for n in range(1, 10):
         for size in (*range(25), 130, 1000):
             got = impl.shards(size, n)
-            assert [(each.start, each.stop) for each in got] == slow_shards(size, n)
+            assert [(each.start, each.stop) for each in got] == slow_shards(size, n), f"shards({size}, {n})"
             assert all(isinstance(each, slice) and each.step in (None, 1) for each in got)
     assert np.arange(7)[impl.shards(7, 3)[1]].tolist() == [3, 4]
+    pairs = [(1001, n) for n in aim.sizes(13, 300, at_most=3000)]
+    pairs += [(size, n) for size in aim.sizes(4097, 100_000, at_most=1_000_000) for n in (2, 3, 7, 64)]
+    for size, n in pairs:
+        got = impl.shards(size=size, n_workers=n)
+        lengths = [each.stop - each.start for each in got]
+        starts = (
+            [sum(lengths[:rank]) for rank in range(n)] if n < 400 else np.cumsum([0, *lengths[:-1]]).tolist()
+        )
+        asked = f"shards({size}, {n})"
+        assert (len(got), sum(lengths)) == (n, size), asked
+        assert lengths == sorted(lengths, reverse=True), asked
+        assert lengths[0] - lengths[-1] <= 1, asked
+        assert [each.start for each in got] == starts, asked
+        got.clear()
+    assert len(impl.shards(1001, 13)) == 13
 
 
 def test_reduce_scatter_is_its_definition(impl, rng):
     for n in range(1, 8):
         for shape in SHAPES:
-            for dtype in (np.float64, np.float32) if shape != (12,) else (np.float64, np.float32, np.float16):
+            for dtype in (np.float64,) if shape != (12,) else (np.float64, np.float32, np.float16):
                 arrays = [rng.normal(size=shape).astype(dtype) for _ in range(n)]
                 kept = [each.copy() for each in arrays]
                 ring = Ring(n)
@@ -194,11 +288,12 @@ def test_all_gather_is_its_definition(impl, rng):
 def test_all_reduce_is_its_definition(impl, rng):
     for n in range(1, 8):
         for shape in SHAPES:
-            for dtype in (np.float32, np.float64):
+            for dtype in (np.float32,) if shape != (12,) else (np.float64, np.float32, np.float16):
                 arrays = [rng.normal(size=shape).astype(dtype) for _ in range(n)]
                 kept = [each.copy() for each in arrays]
                 ring = Ring(n)
-                got = impl.all_reduce(arrays, ring)
+                got = impl.all_reduce(tuple(arrays), ring)
+                assert isinstance(got, list)
                 wide = np.array([each.astype(np.float64) for each in arrays])
                 for each in got:
                     close(each, wide.sum(axis=0), n, np.abs(wide).sum(axis=0), dtype)
@@ -223,7 +318,7 @@ def test_a_worker_sends_less_than_two_arrays(impl, rng):
 
 def test_values_of_any_size(impl, rng):
     """Large, tiny and whole numbers; sums of whole numbers are exact."""
-    for size in (1e6, 1e-30, 1e30):
+    for size in (1.0, 1e6, 1e-30, 1e30, 1e300, 1e-310, *(each for each in aim.NUMBERS if each < 1e300)):
         arrays = [rng.integers(-9, 10, size=(4, 3)) * np.float64(size) for _ in range(4)]
         expected = sum(each / size for each in arrays) * size
         for each in impl.all_reduce(arrays, Ring(4)):
@@ -264,27 +359,101 @@ def test_a_second_call_and_another_order_of_calls(impl, rng):
     assert [b - a for a, b in zip(before, network.sent_bytes, strict=True)] == sent
 
 
+def test_one_network_serves_arrays_of_one_shape_again_and_again(impl, rng):
+    """The sums are those of the arrays of now, the same arrays changed in place or others."""
+    network, arrays = impl.Network(3), [np.zeros((2, 4)) for _ in range(3)]
+    for call in range(4):
+        arrays = [np.zeros((2, 4)) for _ in range(3)] if call == 2 else arrays
+        for each in arrays:
+            each[...] = rng.normal(size=(2, 4))
+        for got in impl.all_reduce(arrays=arrays, network=network):
+            np.testing.assert_allclose(got, sum(arrays), atol=1e-14)
+        flat = np.concatenate(impl.reduce_scatter(arrays=arrays, network=network))
+        np.testing.assert_allclose(flat, sum(arrays).reshape(-1), atol=1e-14)
+        for got in impl.all_gather(parts=[each[0] for each in arrays], network=network):
+            assert np.array_equal(got, np.concatenate([each[0] for each in arrays]))
+
+
+def test_any_number_of_workers_and_entries(impl, rng):
+    """Also beside the numbers that the source names."""
+    plans = [(n, 7, np.float64) for n in aim.sizes(at_most=150)]
+    plans += [
+        (3, size, dtype) for size in aim.sizes(300, at_most=140_000) for dtype in (np.float32, np.float64)
+    ]
+    for n, size, dtype in plans:
+        arrays = [rng.normal(size=size).astype(dtype) for _ in range(n)]
+        wide, ring, asked = np.array(arrays, np.float64), Ring(n), f"{n} workers, {size} entries"
+        for got in impl.all_reduce(arrays, ring):
+            assert got.shape == (size,), asked
+            close(got, wide.sum(axis=0), n, np.abs(wide).sum(axis=0), dtype)
+        ring.require_quiet(2 * (n - 1))
+        replicas = [[Parameter(each), Parameter(each[:1])] for each in arrays]
+        for replica, each in zip(replicas, arrays, strict=True):
+            replica[0].grad, replica[1].grad = each.copy(), each[-1:].copy()
+        counts = list(range(1, n + 1))
+        expected = weighted_means(replicas, counts)
+        impl.average_gradients(replicas, counts, Ring(n))
+        for replica in replicas:
+            for parameter, mean in zip(replica, expected, strict=True):
+                assert np.abs(parameter.grad - mean).max() < (1e-12 if dtype == np.float64 else 1e-5), asked
+
+
+def test_any_number_of_parameters_and_of_steps(impl, rng):
+    """Also beside the numbers that the source names."""
+    for number in aim.sizes(12, at_most=700):
+        replicas = replicas_of(rng, 2, shapes=[(2,)] * number)
+        expected = weighted_means(replicas, [1, number])
+        impl.average_gradients(replicas, [1, number], Ring(2))
+        for replica in replicas:
+            for parameter, mean in zip(replica, expected, strict=True):
+                assert np.abs(parameter.grad - mean).max() < 1e-13, f"{number} parameters"
+        replicas = replicas_of(rng, 2, shapes=[(2,)] * 3)
+        whole = [Parameter(each.data) for each in replicas[0]]
+        sharded = impl.ShardedOptimizer(replicas=replicas, make_optimizer=momentum, network=Ring(2))
+        optimizer, means = momentum(whole), weighted_means(replicas, [1, 3])
+        for _ in range(number):
+            for parameter, mean in zip(whole, means, strict=True):
+                parameter.grad = np.asarray(mean)
+            optimizer.step()
+            sharded.step(n_examples=[1, 3])
+        for replica in replicas:
+            for got, wanted in zip(replica, whole, strict=True):
+                np.testing.assert_allclose(got.data, wanted.data, rtol=1e-10, err_msg=f"{number} steps")
+
+
 def test_what_collectives_refuse(impl):
+    ones, narrow = np.ones(3), np.ones(3, np.float32)
+    lists = [
+        (2, [ones]),
+        (2, [ones] * 3),
+        (2, []),
+        (1, []),
+        (1, [ones, ones]),
+        (2, [ones, np.ones(4)]),
+        (2, [np.ones((2, 3)), np.ones((3, 2))]),
+        (2, [np.ones(6), np.ones((2, 3))]),
+        (2, [ones, np.ones(1)]),
+        (2, [np.ones(1), np.array(1.0)]),
+        (2, [np.ones((0, 2)), np.ones((0, 3))]),
+        (2, [ones, narrow]),
+        (2, [np.zeros(0), np.zeros(0, np.float32)]),
+        (2, [narrow, narrow.astype(np.float16)]),
+        (3, [ones, np.ones(4), ones]),
+        (3, [np.ones(4), ones, ones]),
+        (12, [ones] * 11 + [np.ones((1, 3))]),
+        (12, [ones] * 11 + [narrow]),
+        (12, [ones] * 11),
+        (12, [ones] * 13),
+    ]
     for function in (impl.reduce_scatter, impl.all_reduce):
-        for arrays in (
-            [np.ones(3)],
-            [np.ones(3)] * 3,
-            [],
-            [np.ones(3), np.ones(4)],
-            [np.ones((2, 3)), np.ones((3, 2))],
-            [np.ones(6), np.ones((2, 3))],
-            [np.ones(3), np.ones(1)],
-            [np.ones(3), np.ones(3, np.float32)],
-        ):
-            ring = Ring(2)
-            with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-                function(arrays, ring)
-            assert ring.sent_bytes == [0, 0]
-    for parts in ([np.ones(3)], [np.ones(3)] * 3, []):
-        ring = Ring(2)
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            impl.all_gather(parts, ring)
-        assert ring.sent_bytes == [0, 0]
+        for n, arrays in lists:
+            ring = Ring(n)
+            battery.refuses(function, arrays, ring)
+            assert ring.sent_bytes == [0] * n
+    for n, parts in ((2, [ones]), (2, [ones] * 3), (2, []), (1, []), (1, [ones] * 2), (12, [ones] * 11)):
+        ring = Ring(n)
+        battery.refuses(impl.all_gather, parts, ring)
+        assert ring.sent_bytes == [0] * n
 
 
 SHAPES_OF_PARAMETERS = [(2, 3), (4,), (), (1, 2, 2)]
@@ -378,11 +547,9 @@ def test_what_averaging_refuses(impl, rng):
             replicas[rank][place].grad = None
         kept = [[None if each.grad is None else each.grad.copy() for each in replica] for replica in replicas]
         weights = [[each.data.copy() for each in replica] for replica in replicas]
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            impl.average_gradients(replicas, counts, ring)
+        battery.refuses(impl.average_gradients, replicas, counts, ring)
         sharded = impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.1, momentum=0.9), ring)
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            sharded.step(counts)
+        battery.refuses(sharded.step, counts)
         assert ring.sent_bytes == [0, 0, 0]
         for replica, gradients, data in zip(replicas, kept, weights, strict=True):
             for parameter, gradient, weight in zip(replica, gradients, data, strict=True):
@@ -391,11 +558,22 @@ def test_what_averaging_refuses(impl, rng):
                 assert np.array_equal(parameter.data, weight)
         states = [each for optimizer in sharded.optimizers for each in optimizer.state_dict().values()]
         assert all((each == 0).all() for each in states)
+        for parameter in (each for replica in replicas for each in replica):
+            parameter.grad = np.zeros(parameter.shape)
+        sharded.step((1, 1, 1))  # and goes on as if nothing had been: no push, no move but the decay
+        for replica, data in zip(replicas, weights, strict=True):
+            for parameter, weight in zip(replica, data, strict=True):
+                np.testing.assert_allclose(parameter.data, weight, rtol=1e-12)
 
-    changed(without=[(0, 0)])
-    changed(without=[(2, 3)])
+    for rank in range(3):
+        for place in range(4):
+            changed(without=[(rank, place)])
     changed(without=[(0, 1), (1, 1), (2, 1)])
+    changed(without=[(rank, place) for rank in range(3) for place in range(4)])
+    changed(without=[(1, 2)], counts=(1, 0, 2))  # also on a worker that has no say
+    changed(without=[(2, place) for place in range(4)], counts=(1, 2, 0))
     changed(counts=(0, 0, 0))
+    changed(counts=np.zeros(3, int))
 
 
 def losses_of(model, batch):
@@ -516,6 +694,25 @@ def test_the_rate_may_be_changed_between_steps(impl, rng):
         sharded.step([1, 3])
         for got, expected in zip(replicas[1], whole, strict=True):
             assert np.abs(got.data - expected.data).max() < 1e-13
+
+
+def test_arrays_of_replicas_may_be_exchanged(impl, rng):
+    """A step writes into the arrays that the parameters have then; gradients stay the same arrays."""
+    replicas = replicas_of(rng, 2)
+    sharded = impl.ShardedOptimizer(replicas, momentum, Ring(2))
+    before = [each.data.copy() for each in replicas[0]]
+    held = [[each.data for each in replica] for replica in replicas]
+    for parameter in (each for replica in replicas for each in replica):
+        parameter.data = parameter.data.copy()
+        parameter.grad = np.ones(parameter.shape)
+    arrays = [[(each.data, each.grad) for each in replica] for replica in replicas]
+    sharded.step([1, 1])
+    for replica, own, old in zip(replicas, arrays, held, strict=True):
+        for parameter, (data, grad), array, start in zip(replica, own, old, before, strict=True):
+            assert parameter.data is data
+            assert parameter.grad is grad
+            assert np.array_equal(array, start)
+            np.testing.assert_allclose(data, start - 0.1 * (1 + 0.01 * start), rtol=1e-12)
 
 
 def test_two_sharded_optimizers_share_nothing(impl, rng):

@@ -191,7 +191,7 @@ class LossScaler:
         optimizer
             The gradients are those of the parameters in its groups; None counts as finite and stays None. If
             no entry of any is infinite or NaN, all are divided by ``scale``, keep their dtypes, and then
-            ``optimizer.step()`` is called once. Otherwise it is not called.
+            ``optimizer.step()`` is called once. Otherwise it is not called, and the gradients stay.
 
         Returns
         -------

@@ -44,7 +44,7 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
     rng
         Shuffles the images, draws weights and places.
     scale
-        The share of the folds, widths and steps, in (0, 1].
+        The share of the folds, widths, copies and steps, in (0, 1].
 
     Returns
     -------
@@ -53,12 +53,13 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         at random; and the loss while one batch is learned by heart.
     """
     images, labels = digits()
-    widths = WIDTHS if scale > 0.5 else (0, 16, 256)
+    widths = WIDTHS if scale > 0.5 else (0, 256)
     n_folds = max(1, round(N_FOLDS * scale))
     folds = np.array_split(rng.permutation(len(images)), N_FOLDS)[:n_folds]
     writers = np.array_split(np.arange(len(images)), N_FOLDS)[:n_folds]  # neighbours are of one hand
-    centred = [_cross_validate(images, labels, folds, width, rng) for width in widths]
-    others = [_cross_validate(images, labels, writers, width, rng) for width in (0, 256)]
+    n_epochs = max(8, round(30 * scale))
+    centred = [_cross_validate(images, labels, folds, width, rng, n_epochs) for width in widths]
+    others = [_cross_validate(images, labels, writers, width, rng, n_epochs) for width in (0, 256)]
     moved = [_moved(images, labels, folds[0], width, rng, scale) for width in widths]
     return {
         "widths": list(widths),
@@ -69,7 +70,7 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         "moved_trained": [trained for trained, _ in moved],
         "moved_held_out": [held_out for _, held_out in moved],
         "one_batch_loss": _one_batch(images[folds[0][:32]], labels[folds[0][:32]], rng),
-        "random_labels": _random_labels(images, folds[0], rng),
+        "random_labels": _random_labels(images, folds[0], rng, n_epochs=max(60, round(200 * scale))),
     }
 
 
@@ -82,12 +83,14 @@ def _classifier(x, y, width: int, rng: np.random.Generator, n_epochs: int, batch
     return model
 
 
-def _cross_validate(images, labels, folds, width: int, rng: np.random.Generator) -> tuple[float, float]:
+def _cross_validate(
+    images, labels, folds, width: int, rng: np.random.Generator, n_epochs: int
+) -> tuple[float, float]:
     """Hold out one fold after the other; return the mean accuracies on what was trained on, and held out."""
     trained, held_out = [], []
     for fold in folds:
         rest = np.setdiff1d(np.arange(len(images)), fold)
-        model = _classifier(images[rest], labels[rest], width, rng, n_epochs=30)
+        model = _classifier(images[rest], labels[rest], width, rng, n_epochs)
         trained.append(accuracy(model, images[rest], labels[rest]))
         held_out.append(accuracy(model, images[fold], labels[fold]))
     return float(np.mean(trained)), float(np.mean(held_out))
@@ -95,15 +98,16 @@ def _cross_validate(images, labels, folds, width: int, rng: np.random.Generator)
 
 def _moved(images, labels, fold, width: int, rng: np.random.Generator, scale: float) -> tuple[float, float]:
     rest = np.setdiff1d(np.arange(len(images)), fold)
-    x, y = _anywhere(images[rest], rng), np.tile(labels[rest], N_COPIES)
+    n_copies = max(4, round(N_COPIES * scale))
+    x, y = _anywhere(images[rest], n_copies, rng), np.tile(labels[rest], n_copies)
     model = _classifier(x, y, width, rng, n_epochs=max(4, round(12 * scale)), batch_size=32)
-    held_out = accuracy(model, _anywhere(images[fold], rng), np.tile(labels[fold], N_COPIES))
+    held_out = accuracy(model, _anywhere(images[fold], n_copies, rng), np.tile(labels[fold], n_copies))
     return accuracy(model, x, y), held_out
 
 
-def _anywhere(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _anywhere(images: np.ndarray, n_copies: int, rng: np.random.Generator) -> np.ndarray:
     """Put copies of each image at random places on larger, empty fields."""
-    fields = np.zeros((N_COPIES * len(images), CANVAS, CANVAS), images.dtype)
+    fields = np.zeros((n_copies * len(images), CANVAS, CANVAS), images.dtype)
     places = rng.integers(CANVAS - 8 + 1, size=(len(fields), 2))
     for n, (top, left) in enumerate(places):
         fields[n, top : top + 8, left : left + 8] = images[n % len(images)].reshape(8, 8)
@@ -117,11 +121,11 @@ def _one_batch(x, y, rng: np.random.Generator) -> list[float]:
     return fit(model, x, y, optimizer, DataLoader(len(x), len(x), seed=0), n_epochs=200)
 
 
-def _random_labels(images, fold, rng: np.random.Generator) -> dict:
+def _random_labels(images, fold, rng: np.random.Generator, n_epochs: int) -> dict:
     """Learn labels that have nothing to do with the images: half of a fold, measured on the other half."""
     labels = rng.integers(10, size=len(images))
     half, other = fold[: len(fold) // 2], fold[len(fold) // 2 :]
-    model = _classifier(images[half], labels[half], 256, rng, n_epochs=200)
+    model = _classifier(images[half], labels[half], 256, rng, n_epochs)
     return {
         "trained": accuracy(model, images[half], labels[half]),
         "held_out": accuracy(model, images[other], labels[other]),

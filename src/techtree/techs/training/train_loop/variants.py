@@ -455,13 +455,11 @@ def _running_mean(model, batch_loss, batches):
         n_all += n
         mean += (float(loss.data) / n - mean) * (n / n_all)
         for parameter in model.parameters():
-            if parameter.grad is not None:
+            if parameter.grad is not None or id(parameter) in means:
                 old = means.get(id(parameter), np.zeros_like(parameter.data))
-                share = parameter.dtype.type(n / n_all)
-                means[id(parameter)] = old + (parameter.grad - old) * share
+                new = np.zeros_like(old) if parameter.grad is None else parameter.grad
+                means[id(parameter)] = old + (new - old) * parameter.dtype.type(n / n_all)
                 parameter.grad = None
-        for key, old in means.items():
-            del key, old
     if not n_all:
         raise ValueError("nothing counts")
     for parameter in model.parameters():
