@@ -59,17 +59,6 @@ def test_strides_reach_every_entry_in_order(impl, shape, dtype):
     assert np.array_equal(entries(x, shape, strides, 0), x.reshape(shape))
 
 
-def test_strides_of_any_shape(impl, rng):
-    """Any number of axes, lengths and sizes of entries, in Python's own integers: NumPy's overflow."""
-    shapes = [(2,) * n for n in aim.sizes(*range(20), at_most=300)]
-    shapes += [drawn_shape(rng, n) for n in range(1, 13)]
-    shapes += [*itertools.product(numbers(), repeat=2), (3, 1, 1), (1, 5), (5, 5), (4, 4, 4), (HUGE,) * 12]
-    itemsizes = (1, 2, 3, 4, 8, 16, 20, 100)
-    cases = [Case("", (shape, itemsizes[i % 8])) for i, shape in enumerate(shapes)]
-    cases += [Case("", ((2, 1, 3), itemsize)) for itemsize in numbers(*itemsizes)]
-    battery.sweep_plain(impl.c_strides, slow_strides, cases)
-
-
 def test_strides_where_a_length_is_0_mean_nothing_but_are_there(impl):
     for shape in [(0,), (3, 0), (0, 3), (2, 0, 5), (0, 0), (0,) * 9]:
         strides = impl.c_strides(shape, 4)
@@ -146,66 +135,6 @@ def random_index(rng, shape):
     return tuple(one(length) for length in shape[: rng.integers(0, len(shape) + 1)])
 
 
-def test_views_of_views_are_those_of_numpy(impl, rng):
-    """Three slicings after one another: each finds the strides and the offset that the last one left."""
-    buffer = np.arange(4 * 5 * 6, dtype=np.float32)
-    n_compared = 0
-    for _ in range(300):
-        view = buffer.reshape(4, 5, 6).transpose(rng.permutation(3))
-        shape, strides, offset = view.shape, view.strides, 0
-        for _ in range(3):
-            index = random_index(rng, shape)
-            asked = f"slice_view({shape}, {strides}, {offset}, {index})"
-            view = view[index]
-            shape, strides, offset = impl.slice_view(shape, strides, offset, index)
-            assert shape == view.shape, f"{asked}: the shape must be {view.shape}; got {shape}"
-            assert len(strides) == len(shape), f"{asked}: {len(strides)} strides for the shape {shape}"
-            if not view.size:
-                break  # strides and offset mean nothing now
-            n_compared += 1
-            assert np.array_equal(entries(buffer, shape, strides, offset), view), asked
-    assert n_compared > 300
-
-
-def test_every_slice_of_a_short_axis(impl):
-    bounds = [None, *range(-5, 6)]
-    slices = [slice(*each) for each in itertools.product(bounds, bounds, [None, -5, -2, -1, 1, 2, 5])]
-    for each in slices:
-        got, expected = settled(impl.slice_view((4,), (1,), 0, (each,))), slow_view((4,), (1,), 0, (each,))
-        assert got == settled(expected), f"slice_view((4,), (1,), 0, ({each},)) must be {expected}; got {got}"
-
-
-def test_views_of_any_size(impl):
-    """Lengths, strides, offsets, bounds and steps beyond all integers of NumPy, as far as ``len`` counts."""
-    cases = []
-    steps = [step * sign for step in aim.sizes(5, 1001, 2**65, at_most=2**200) for sign in (1, -1)]
-    for length in numbers(at_most=2**50):  # beyond, a right version may divide floats
-        shape, strides = (3, length), (-8, 24)
-        ends = [None, 0, 1, -1, length // 2, length - 1, -length, length, length + 5, -length - 5, 2**80]
-        for i, (start, stop) in enumerate(itertools.product(ends, ends)):
-            cases.append(Case("", (shape, strides, 2**66, (1, slice(start, stop, (1, -1)[i % 2])))))
-        cases += [Case("", (shape, strides, 7, (WHOLE, slice(None, None, step)))) for step in steps]
-        cases += [Case("", (shape, strides, 5, (2, at))) for at in (0, -1, length // 2, length - 1, -length)]
-    for number in numbers():
-        cases += [Case("", ((number, 5), (12, 4), 5, (at, 2))) for at in (0, -1, number // 2, -number)]
-        cases += [Case("", ((2, 5), (number, -number), 3, (-1, BACKWARDS)))]
-        cases += [Case("", ((2, 5), (-4, 8), offset, (1, slice(1, 9, 3)))) for offset in (number, -number)]
-    sweep_views(impl, cases)
-
-
-def test_views_of_many_axes(impl, rng):
-    choices = [0, -1, 1, WHOLE, BACKWARDS, slice(1, None), slice(1, 2), slice(0, 1), slice(-1, None)]
-    choices += [slice(None, None, 100), slice(None, None, -100), slice(1, None, 9), slice(-9, 9, 2)]
-    cases = []
-    for n_axes in aim.sizes(1, 2, 3, 4, 5, 9, 17, 40, at_most=300):
-        for _ in range(25):
-            shape = drawn_shape(rng, n_axes, 2, 6)
-            n = int(rng.integers(0, n_axes + 1))
-            index = tuple(choices[int(each)] for each in rng.integers(len(choices), size=n))
-            cases.append(Case("", (shape, slow_strides(shape, 4), 8, index)))
-    sweep_views(impl, cases)
-
-
 def test_positions_of_numpys_integers(impl):
     """`i` in `a[i]` often comes out of an array."""
     for kind in (np.int64, np.int32, np.uint8, np.intp):
@@ -226,27 +155,6 @@ def test_views_need_no_memory(impl):
     assert shape == (HUGE // 2,)
     assert strides == (-16 * HUGE,)
     assert offset == 8 * HUGE**2 * (HUGE - 1) + 8 * HUGE * (HUGE - 1) + 40
-
-
-def test_every_integer_is_compared_with_its_axis(impl):
-    """Also behind other integers and behind a slice that leaves nothing; the axis is that of the array."""
-
-    def refused(shape, index, axis):
-        error = battery.refuses(impl.slice_view, shape, (4,) * len(shape), 0, index, error=IndexError)
-        if not re.search(rf"\baxis {axis}\b", str(error)):
-            asked = f"asked: slice_view({shape}, ..., {index})"
-            raise MismatchError(f"the message must say 'axis {axis}'; it is {str(error)!r}", [asked])
-
-    for n_axes in aim.sizes(1, 2, 3, 4, 7, 12, at_most=60):
-        for axis in {*range(min(n_axes, 7)), n_axes - 1}:
-            for before, at in itertools.product((0, -1, WHOLE, slice(2, 1)), (3, -4, 1000, -1000, 2**64)):
-                refused((3,) * n_axes, (*([before] * axis), at), axis)
-    for length in numbers():
-        for at in (length, -length - 1, 2 * length, -2 * length - 1):
-            refused((2, length), (1, at), 1)
-    for at in (0, -1, 1):
-        refused((3, 0), (0, at), 1)
-        refused((0, 3), (at, 0), 0)
 
 
 def test_more_indices_than_axes(impl):
@@ -341,35 +249,6 @@ def test_the_message_names_the_axis_and_both_lengths(impl):
         battery.refuses(impl.broadcast_shape, *shapes, says=[f"axis {axis}", *lengths])
 
 
-def test_broadcasting_of_any_shapes(impl, rng):
-    """One to five shapes, ones among them, lengths of any size, multiples of each other."""
-    drawn = []
-    for _ in range(300):
-        pool = [1, *rng.choice([1, 1, 1, 0, 2, 3, 4, 6, 17, 34], size=2)]
-        sizes = rng.integers(0, 4, size=rng.integers(1, 6))
-        drawn.append([tuple(int(each) for each in rng.choice(pool, size=n)) for n in sizes])
-    some = numbers(0)
-    for i, (a, b) in enumerate(itertools.product(some, some)):
-        drawn.append(([(a,), (b,)], [(1,), (2, a), (b,)], [(1, 1), (a, b), ()])[i % 3])
-    for a in some:
-        drawn += [[(a, 1), (1,), (b, 3)] for b in (a, 1, a + 1, 2 * a, 2**32 + a)]
-        drawn += [[(a,), (1, a + 3)], [(a + 3, a), (1,), (a,)]]
-    sweep_shapes(impl, drawn)
-
-
-def test_broadcasting_of_many_axes_and_of_many_shapes(impl):
-    """Every shape and every axis has a say: the last may disagree with the first alone."""
-    drawn = []
-    for n in aim.sizes(2, 3, 4, 5, 9, 33, 65, 70, at_most=300):
-        ones, steps = (1,) * (n - 1), [(1,) * i + (2,) + (1,) * (n - i) for i in range(n)]
-        drawn += [[(2,) * n, (1,) * n, (2,)], [(*ones, 5), (7, *ones)], [(1,) * n, (3,)], [(1,) * n]]
-        drawn += [[(2, *ones), (5, *ones)], [(2, *[3] * (n - 1)), (5, *[3] * (n - 1))], [(*ones, 2), (3,)]]
-        drawn += [[(1,)] * n + [(4,)], [(4,)] + [(1,)] * n, [(3,)] * n, [(3,)] * n + [(4,)]]
-        drawn += [[(3,)] + [(1,)] * n + [(4,)], [()] * n + [(4, 1), (2,)], [(4,)] + [(3,)] * n]
-        drawn += [steps, [*steps, (1,) * n + (3,)], [(1,) * i for i in range(n)] + [(3,) * n, (3, 4)]]
-    sweep_shapes(impl, drawn)
-
-
 # broadcast_strides -----------------------------------------------------------------------------------------
 
 
@@ -413,44 +292,6 @@ def test_broadcast_strides_read_what_numpy_repeats(impl, to_shape):
 def test_an_array_is_repeated_never_shrunk(impl):
     for shape, to_shape in [((3,), (1,)), ((2, 3), (3,)), ((1, 3), (3,)), ((2,), ()), ((3,), (2, 1))]:
         battery.refuses(impl.broadcast_strides, shape, slow_strides(shape, 4), to_shape)
-
-
-def test_strides_of_any_repetition(impl, rng):
-    """Lengths and strides of any size, many axes, arrays without entries; in Python's own integers."""
-    pairs = [((0,), (1,)), ((1,), (0,)), ((3,), (0,)), ((0,), (3,)), ((0, 3), (1, 3)), ((2, 1), (2, 0))]
-    pairs += [((17,), (34,)), ((34,), (17,)), ((2,), (3,)), ((2,), (4,)), ((4, 3), (4, 6)), ((), ())]
-    pairs += [((1, 3), (3,)), ((1, 1), (1,)), ((1,), ()), ((0,), (0,)), ((3, 0), (3, 0)), ((0,), (2, 0))]
-    for n in numbers(0, 4, 5):
-        pairs += [((n,), (n,)), ((n, 1), (n, 4)), ((1,), (n,)), ((1, n), (3, n)), ((n,), (2, n))]
-        pairs += [((n,), (n, 1)), ((n,), (n + 1,)), ((n,), (2**32 + n,)), ((n,), (2 * n,)), ((n, n), (n,))]
-        pairs += [((n, n), (n, n)), ((n, n), (2, n, n)), ((n,), (n, n)), ((n, 1), (n, n)), ((n, n), (n, 1))]
-    for n in aim.sizes(5, 9, 33, 70, at_most=300):
-        ones = (1,) * (n - 1)
-        pairs += [
-            ((1,) * n, (2,) * n),
-            ((3,) * n, (3,) * n),
-            ((2, *ones), (2, *ones[1:], 7)),
-            ((3,), (3,) * n),
-        ]
-        pairs += [((2, *ones), (3, *ones)), ((1, *ones), ones), ((*ones, 2), (*ones, 4)), (ones, (5, *ones))]
-    for _ in range(300):
-        to_shape = drawn_shape(rng, rng.integers(0, 7), 1, 4)
-        kept = to_shape[int(rng.integers(0, len(to_shape) + 1)) :]
-        pairs.append((tuple(1 if rng.random() < 0.4 else each for each in kept), to_shape))
-    strides = [-12, 4, 8, 2**40, 2**66, 3, *numbers()]
-    for shape, to_shape in pairs:
-        own = tuple(strides[int(each)] for each in rng.integers(len(strides), size=len(shape)))
-        expected = slow_repetition(shape, own, to_shape)
-        if expected is None:
-            battery.refuses(impl.broadcast_strides, shape, own, to_shape)
-            continue
-        got = impl.broadcast_strides(shape, own, to_shape)
-        asked = f"broadcast_strides({shape}, {own}, {to_shape}) must be {expected}, None where it is free"
-        assert isinstance(got, tuple), f"{asked}; got {got!r}"
-        assert [type(each) for each in got] == [int] * len(to_shape), f"{asked}; got {got!r}"
-        assert all(wanted in (None, each) for wanted, each in zip(expected, got, strict=True)), (
-            f"{asked}; got {got}"
-        )
 
 
 # result_dtype ----------------------------------------------------------------------------------------------
@@ -497,6 +338,22 @@ def test_dtypes_are_those_of_numpy(impl):
             require_dtype(impl, *chosen)
 
 
+# All of them, at any size ---------------------------------------------------------------------------------
+
+
+def test_dtypes_of_many_operands(impl):
+    """One operand among many others counts wherever it stands."""
+    half, ids, mask = np.zeros(2, np.float16), np.zeros(3, np.int64), np.ones((2, 2), bool)
+    single = np.zeros((4, 1), np.float32)
+    for n in aim.sizes(3, 4, 9, 17, 33, 100, at_most=2000):
+        for many, one in [
+            *[(half, single), (half, np.float64(1)), (half, 1.5), (half, ids), (mask, ids), (mask, 1)],
+            *[(ids, 0.5), (ids, half), (True, 1), (1, 1.0), (1.0, half), (single, half), (mask, np.int64(1))],
+        ]:
+            for place in (0, n // 2, n):
+                require_dtype(impl, *[many] * place, one, *[many] * (n - place))
+
+
 def test_values_and_shapes_never_matter(impl):
     """Neither what a number is, nor whether an array holds anything, could be added, or is small."""
     kinds = (bool, np.int64, np.float16, np.float32, np.float64)
@@ -514,14 +371,160 @@ def test_values_and_shapes_never_matter(impl):
         require_dtype(impl, a, b)
 
 
-def test_dtypes_of_many_operands(impl):
-    """One operand among many others counts wherever it stands."""
-    half, ids, mask = np.zeros(2, np.float16), np.zeros(3, np.int64), np.ones((2, 2), bool)
-    single = np.zeros((4, 1), np.float32)
-    for n in aim.sizes(3, 4, 9, 17, 33, 100, at_most=2000):
-        for many, one in [
-            *[(half, single), (half, np.float64(1)), (half, 1.5), (half, ids), (mask, ids), (mask, 1)],
-            *[(ids, 0.5), (ids, half), (True, 1), (1, 1.0), (1.0, half), (single, half), (mask, np.int64(1))],
-        ]:
-            for place in (0, n // 2, n):
-                require_dtype(impl, *[many] * place, one, *[many] * (n - place))
+def test_strides_of_any_repetition(impl, rng):
+    """Lengths and strides of any size, many axes, arrays without entries; in Python's own integers."""
+    pairs = [((0,), (1,)), ((1,), (0,)), ((3,), (0,)), ((0,), (3,)), ((0, 3), (1, 3)), ((2, 1), (2, 0))]
+    pairs += [((17,), (34,)), ((34,), (17,)), ((2,), (3,)), ((2,), (4,)), ((4, 3), (4, 6)), ((), ())]
+    pairs += [((1, 3), (3,)), ((1, 1), (1,)), ((1,), ()), ((0,), (0,)), ((3, 0), (3, 0)), ((0,), (2, 0))]
+    for n in numbers(0, 4, 5):
+        pairs += [((n,), (n,)), ((n, 1), (n, 4)), ((1,), (n,)), ((1, n), (3, n)), ((n,), (2, n))]
+        pairs += [((n,), (n, 1)), ((n,), (n + 1,)), ((n,), (2**32 + n,)), ((n,), (2 * n,)), ((n, n), (n,))]
+        pairs += [((n, n), (n, n)), ((n, n), (2, n, n)), ((n,), (n, n)), ((n, 1), (n, n)), ((n, n), (n, 1))]
+    for n in aim.sizes(5, 9, 33, 70, at_most=300):
+        ones = (1,) * (n - 1)
+        pairs += [
+            ((1,) * n, (2,) * n),
+            ((3,) * n, (3,) * n),
+            ((2, *ones), (2, *ones[1:], 7)),
+            ((3,), (3,) * n),
+        ]
+        pairs += [((2, *ones), (3, *ones)), ((1, *ones), ones), ((*ones, 2), (*ones, 4)), (ones, (5, *ones))]
+    for _ in range(300):
+        to_shape = drawn_shape(rng, rng.integers(0, 7), 1, 4)
+        kept = to_shape[int(rng.integers(0, len(to_shape) + 1)) :]
+        pairs.append((tuple(1 if rng.random() < 0.4 else each for each in kept), to_shape))
+    strides = [-12, 4, 8, 2**40, 2**66, 3, *numbers()]
+    for shape, to_shape in pairs:
+        own = tuple(strides[int(each)] for each in rng.integers(len(strides), size=len(shape)))
+        expected = slow_repetition(shape, own, to_shape)
+        if expected is None:
+            battery.refuses(impl.broadcast_strides, shape, own, to_shape)
+            continue
+        got = impl.broadcast_strides(shape, own, to_shape)
+        asked = f"broadcast_strides({shape}, {own}, {to_shape}) must be {expected}, None where it is free"
+        assert isinstance(got, tuple), f"{asked}; got {got!r}"
+        assert [type(each) for each in got] == [int] * len(to_shape), f"{asked}; got {got!r}"
+        assert all(wanted in (None, each) for wanted, each in zip(expected, got, strict=True)), (
+            f"{asked}; got {got}"
+        )
+
+
+def test_strides_of_any_shape(impl, rng):
+    """Any number of axes, lengths and sizes of entries, in Python's own integers: NumPy's overflow."""
+    shapes = [(2,) * n for n in aim.sizes(*range(20), at_most=300)]
+    shapes += [drawn_shape(rng, n) for n in range(1, 13)]
+    shapes += [*itertools.product(numbers(), repeat=2), (3, 1, 1), (1, 5), (5, 5), (4, 4, 4), (HUGE,) * 12]
+    itemsizes = (1, 2, 3, 4, 8, 16, 20, 100)
+    cases = [Case("", (shape, itemsizes[i % 8])) for i, shape in enumerate(shapes)]
+    cases += [Case("", ((2, 1, 3), itemsize)) for itemsize in numbers(*itemsizes)]
+    battery.sweep_plain(impl.c_strides, slow_strides, cases)
+
+
+def test_broadcasting_of_many_axes_and_of_many_shapes(impl):
+    """Every shape and every axis has a say: the last may disagree with the first alone."""
+    drawn = []
+    for n in aim.sizes(2, 3, 4, 5, 9, 33, 65, 70, at_most=300):
+        ones, steps = (1,) * (n - 1), [(1,) * i + (2,) + (1,) * (n - i) for i in range(n)]
+        drawn += [[(2,) * n, (1,) * n, (2,)], [(*ones, 5), (7, *ones)], [(1,) * n, (3,)], [(1,) * n]]
+        drawn += [[(2, *ones), (5, *ones)], [(2, *[3] * (n - 1)), (5, *[3] * (n - 1))], [(*ones, 2), (3,)]]
+        drawn += [[(1,)] * n + [(4,)], [(4,)] + [(1,)] * n, [(3,)] * n, [(3,)] * n + [(4,)]]
+        drawn += [[(3,)] + [(1,)] * n + [(4,)], [()] * n + [(4, 1), (2,)], [(4,)] + [(3,)] * n]
+        drawn += [steps, [*steps, (1,) * n + (3,)], [(1,) * i for i in range(n)] + [(3,) * n, (3, 4)]]
+    sweep_shapes(impl, drawn)
+
+
+def test_broadcasting_of_any_shapes(impl, rng):
+    """One to five shapes, ones among them, lengths of any size, multiples of each other."""
+    drawn = []
+    for _ in range(300):
+        pool = [1, *rng.choice([1, 1, 1, 0, 2, 3, 4, 6, 17, 34], size=2)]
+        sizes = rng.integers(0, 4, size=rng.integers(1, 6))
+        drawn.append([tuple(int(each) for each in rng.choice(pool, size=n)) for n in sizes])
+    some = numbers(0)
+    for i, (a, b) in enumerate(itertools.product(some, some)):
+        drawn.append(([(a,), (b,)], [(1,), (2, a), (b,)], [(1, 1), (a, b), ()])[i % 3])
+    for a in some:
+        drawn += [[(a, 1), (1,), (b, 3)] for b in (a, 1, a + 1, 2 * a, 2**32 + a)]
+        drawn += [[(a,), (1, a + 3)], [(a + 3, a), (1,), (a,)]]
+    sweep_shapes(impl, drawn)
+
+
+def test_views_of_views_are_those_of_numpy(impl, rng):
+    """Three slicings after one another: each finds the strides and the offset that the last one left."""
+    buffer = np.arange(4 * 5 * 6, dtype=np.float32)
+    n_compared = 0
+    for _ in range(300):
+        view = buffer.reshape(4, 5, 6).transpose(rng.permutation(3))
+        shape, strides, offset = view.shape, view.strides, 0
+        for _ in range(3):
+            index = random_index(rng, shape)
+            asked = f"slice_view({shape}, {strides}, {offset}, {index})"
+            view = view[index]
+            shape, strides, offset = impl.slice_view(shape, strides, offset, index)
+            assert shape == view.shape, f"{asked}: the shape must be {view.shape}; got {shape}"
+            assert len(strides) == len(shape), f"{asked}: {len(strides)} strides for the shape {shape}"
+            if not view.size:
+                break  # strides and offset mean nothing now
+            n_compared += 1
+            assert np.array_equal(entries(buffer, shape, strides, offset), view), asked
+    assert n_compared > 300
+
+
+def test_views_of_many_axes(impl, rng):
+    choices = [0, -1, 1, WHOLE, BACKWARDS, slice(1, None), slice(1, 2), slice(0, 1), slice(-1, None)]
+    choices += [slice(None, None, 100), slice(None, None, -100), slice(1, None, 9), slice(-9, 9, 2)]
+    cases = []
+    for n_axes in aim.sizes(1, 2, 3, 4, 5, 9, 17, 40, at_most=300):
+        for _ in range(25):
+            shape = drawn_shape(rng, n_axes, 2, 6)
+            n = int(rng.integers(0, n_axes + 1))
+            index = tuple(choices[int(each)] for each in rng.integers(len(choices), size=n))
+            cases.append(Case("", (shape, slow_strides(shape, 4), 8, index)))
+    sweep_views(impl, cases)
+
+
+def test_every_slice_of_a_short_axis(impl):
+    bounds = [None, *range(-5, 6)]
+    slices = [slice(*each) for each in itertools.product(bounds, bounds, [None, -5, -2, -1, 1, 2, 5])]
+    for each in slices:
+        got, expected = settled(impl.slice_view((4,), (1,), 0, (each,))), slow_view((4,), (1,), 0, (each,))
+        assert got == settled(expected), f"slice_view((4,), (1,), 0, ({each},)) must be {expected}; got {got}"
+
+
+def test_every_integer_is_compared_with_its_axis(impl):
+    """Also behind other integers and behind a slice that leaves nothing; the axis is that of the array."""
+
+    def refused(shape, index, axis):
+        error = battery.refuses(impl.slice_view, shape, (4,) * len(shape), 0, index, error=IndexError)
+        if not re.search(rf"\baxis {axis}\b", str(error)):
+            asked = f"asked: slice_view({shape}, ..., {index})"
+            raise MismatchError(f"the message must say 'axis {axis}'; it is {str(error)!r}", [asked])
+
+    for n_axes in aim.sizes(1, 2, 3, 4, 7, 12, at_most=60):
+        for axis in {*range(min(n_axes, 7)), n_axes - 1}:
+            for before, at in itertools.product((0, -1, WHOLE, slice(2, 1)), (3, -4, 1000, -1000, 2**64)):
+                refused((3,) * n_axes, (*([before] * axis), at), axis)
+    for length in numbers():
+        for at in (length, -length - 1, 2 * length, -2 * length - 1):
+            refused((2, length), (1, at), 1)
+    for at in (0, -1, 1):
+        refused((3, 0), (0, at), 1)
+        refused((0, 3), (at, 0), 0)
+
+
+def test_views_of_any_size(impl):
+    """Lengths, strides, offsets, bounds and steps beyond all integers of NumPy, as far as ``len`` counts."""
+    cases = []
+    steps = [step * sign for step in aim.sizes(5, 1001, 2**65, at_most=2**200) for sign in (1, -1)]
+    for length in numbers(at_most=2**50):  # beyond, a right version may divide floats
+        shape, strides = (3, length), (-8, 24)
+        ends = [None, 0, 1, -1, length // 2, length - 1, -length, length, length + 5, -length - 5, 2**80]
+        for i, (start, stop) in enumerate(itertools.product(ends, ends)):
+            cases.append(Case("", (shape, strides, 2**66, (1, slice(start, stop, (1, -1)[i % 2])))))
+        cases += [Case("", (shape, strides, 7, (WHOLE, slice(None, None, step)))) for step in steps]
+        cases += [Case("", (shape, strides, 5, (2, at))) for at in (0, -1, length // 2, length - 1, -length)]
+    for number in numbers():
+        cases += [Case("", ((number, 5), (12, 4), 5, (at, 2))) for at in (0, -1, number // 2, -number)]
+        cases += [Case("", ((2, 5), (number, -number), 3, (-1, BACKWARDS)))]
+        cases += [Case("", ((2, 5), (-4, 8), offset, (1, slice(1, 9, 3)))) for offset in (number, -number)]
+    sweep_views(impl, cases)
