@@ -41,8 +41,8 @@ def erf(x: np.ndarray) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to x; off by at most 8 rounding units of
-        the result, also where that is near 0.
+        A new one, or a NumPy scalar for no axes: ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0
+        to x; off by at most 8 rounding units of the result, also where that is near 0.
 
     Notes
     -----

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
 
 FLOATS = (np.float64, np.float32, np.float16)
@@ -151,6 +151,9 @@ def test_erf_everywhere(impl, rng):
             battery.Case(f"9,000 entries of {np.dtype(dtype)}", (rng.normal(size=9000).astype(dtype),))
         )
     found.append(battery.Case("no integers", (np.zeros(0, np.int64),)))
+    for kind in battery.INTEGERS[:-2]:
+        ends = np.array([np.iinfo(kind).min, -1 if np.iinfo(kind).min else 1, np.iinfo(kind).max], kind)
+        found.append(battery.Case(f"the ends of {np.dtype(kind)}", (ends,)))
     battery.sweep(impl.erf, lambda x: np.vectorize(math.erf, otypes=[float])(x), found, ulps=8)
 
 
@@ -194,8 +197,9 @@ def test_values_between_the_ends(impl, name, rng):
 def test_sigmoid_is_exact_far_to_the_left(impl):
     """A form that subtracts from 1 gives 0 there, whose logarithm is minus infinity."""
     for dtype, ends in (
-        (np.float64, [-700.0, -300.0, -100.0, -40.0, -37.0]),
-        (np.float32, [-85.0, -50.0, -17.0]),
+        (np.float64, [-708.0, -706.0, -704.0, -702.0, -700.0, -300.0, -100.0, -40.0, -37.0]),
+        (np.float32, [-87.0, -86.0, -85.0, -50.0, -17.0]),
+        (np.float16, [-9.6, -9.3, -9.0]),
     ):
         x = np.array(ends, dtype)
         got = impl.sigmoid(Tensor(x)).data
@@ -256,6 +260,13 @@ def test_every_curve_everywhere(impl, name, rng):
     )
 
 
+def test_erf_of_the_largest_integers(impl):
+    huge = np.array([0, 1, 2**63, 2**64 - 1], np.uint64)
+    battery.check_equal(
+        impl.erf(huge), [0, math.erf(1), 1, 1], ulps=8, dtype=np.float64, label=f"erf({huge})"
+    )
+
+
 def test_erf_gives_new_arrays(impl):
     """Of no entries, too."""
     for x in (np.zeros(0), np.zeros((2, 0), np.float32), np.zeros(0, np.int64), np.ones(3)):
@@ -287,8 +298,9 @@ def test_gradients_flow_where_they_are_wanted(impl, name, rng):
 @pytest.mark.parametrize("name", CURVES)
 def test_gradients_pass_whatever_their_sign_and_size(impl, name):
     """What arrives is multiplied, not looked at."""
-    x = np.array([-1.5, -1.5, 1.5, 1.5, 0.25])
-    g = np.array([-3.0, 2e5, -1e-5, 4.0, -1.0])
+    g = [-3.0, 2e5, -1e-5, 4.0, -1.0, 1e100, -1e30, 1e-200]
+    g += [sign * number for number in aim.NUMBERS for sign in (1.1, -1.1) if number < 1e100]
+    g, x = np.array(g), np.resize([-1.5, -1.5, 1.5, 1.5, 0.25], len(g))
     leaf = Tensor(x, requires_grad=True)
     getattr(impl, name)(leaf).backward(g)
     battery.check_equal(leaf.grad, g * definition(name, 1)(x), ulps=64, magnitude=np.abs(g))

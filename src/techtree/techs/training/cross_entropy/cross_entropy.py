@@ -27,8 +27,9 @@ def cross_entropy(
     Parameters
     ----------
     logits
-        (..., n_classes), with any leading axes or none, and at least one class. Finite, also of size 1e4 and
-        far apart: nothing overflows, and no probability is too small. Not changed.
+        (..., n_classes), with any leading axes or none, and at least one class; in float16 at most 10,000.
+        Finite, also of size 1e4 and far apart: nothing overflows, and no probability is too small. Not
+        changed.
     targets
         (...): an integer for each token, of any integer dtype; a class from 0 to n_classes - 1, or
         ``ignore_index``. Not changed.
@@ -36,7 +37,8 @@ def cross_entropy(
         Any integer, also one that is a class. A token with this target does not count: it has the loss 0
         and the gradient 0 whatever its logits are, even infinite or NaN.
     reduction
-        ``"mean"``: the sum over the tokens that count, divided by *their* number; 0 if none counts.
+        ``"mean"``: the sum over the tokens that count, divided by *their* number; 0 if none counts. It is
+        right for float16, too, where the sum is beyond that dtype.
         ``"sum"``: that sum. ``"none"``: the loss of each token.
 
     Returns

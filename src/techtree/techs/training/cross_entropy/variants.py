@@ -70,7 +70,7 @@ def _one_operation(value_of, gradient_of=None):
         onehot = np.arange(rows.shape[-1]) == chosen
         n = max(int(counts.sum()), 1) if reduction == "mean" else 1
         losses = value_of(rows, chosen, counts)
-        value = losses if reduction == "none" else losses.sum() / n
+        value = losses if reduction == "none" else losses.sum(dtype=np.float64) / n
 
         def pull_back(g):
             p = np.exp(log_softmax(rows))
@@ -395,7 +395,7 @@ def _selected_rows(logits, targets, ignore_index=-100, reduction="mean"):
     log_p = log_softmax(rows) if len(rows) else rows
     losses = -log_p[np.arange(len(rows)), chosen]
     n = max(len(rows), 1) if reduction == "mean" else 1
-    value = losses.sum() / n
+    value = losses.sum(dtype=np.float64) / n
     if reduction == "none":
         value = np.zeros(targets.shape, logits.dtype)
         value[counts] = losses
@@ -425,7 +425,7 @@ def _flat_with_onehot(logits, targets, ignore_index=-100, reduction="mean"):
     onehot[counts, targets.reshape(-1)[counts].astype(int)] = 1
     losses = -np.einsum("nc,nc->n", log_softmax(x), onehot)
     n = max(counts.sum(), 1) if reduction == "mean" else 1
-    value = losses.reshape(targets.shape) if reduction == "none" else losses.sum() / n
+    value = losses.reshape(targets.shape) if reduction == "none" else losses.sum(dtype=np.float64) / n
     del onehot
 
     def pull_back(g):
@@ -445,7 +445,8 @@ def _mean_of_single_losses(logits, targets, ignore_index=-100, reduction="mean")
     if reduction == "none":
         return losses
     n = max(int((np.asarray(targets) != ignore_index).sum()), 1)
-    return losses.sum() / n if reduction == "mean" else losses.sum()
+    # Divided first: the sum may be beyond float16.
+    return (losses / n).sum() if reduction == "mean" else losses.sum()
 
 
 def _right(logits, targets, ignore_index=-100, reduction="mean"):
@@ -476,10 +477,6 @@ HARMLESS = {
         "losses = (log_sum - np.take_along_axis(z, chosen, axis=-1))[..., 0] * counts",
         (", axis=-1", "", "the default"),
         ("[..., 0]", "[..., -1]", "there is one"),
-    ),
-    **_harmless(
-        "value = losses if reduction == 'none' else losses.sum(dtype=np.float64) / n",
-        ("dtype=np.float64", "", "the last digits of a sum"),
     ),
     **_harmless(
         "if x.ndim == 0 or x.shape[-1] == 0:",
