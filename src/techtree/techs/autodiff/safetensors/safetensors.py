@@ -76,8 +76,8 @@ def save_file(
     Raises
     ------
     ValueError
-        When a dtype is not among the types, a name is no text or is ``"__metadata__"``, or metadata holds
-        something else than texts.
+        When a dtype is not among the types, a name is no text or is ``"__metadata__"``, metadata holds
+        something else than texts, or a text is not one that UTF-8 can hold (half a surrogate pair).
 
     Examples
     --------
@@ -112,7 +112,7 @@ def save_file(
     text += b" " * (-len(text) % 8)
 
     path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     file = part.open("xb")
     try:
         with file:
@@ -159,7 +159,8 @@ def load_file(path: str | Path) -> dict[str, np.ndarray]:
         a dtype that is not among the types;
         a shape that is not a list of integers of at least 0, or too large for an array;
         data_offsets that are not two such integers, or do not span the bytes that dtype and shape need;
-        tensors that overlap, leave holes, or do not end where the file ends.
+        tensors that overlap, leave holes, or do not end where the file ends: in the order of their offsets
+        each, also one without entries, begins where the one before it ends.
     """
     with Path(path).open("rb") as file:
         _, entries, begin = _read_header(file)

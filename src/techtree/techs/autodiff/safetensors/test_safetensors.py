@@ -1,14 +1,19 @@
 """Oracles: files written by hand, byte for byte as the format says, whole ones and damaged ones."""
 
+import itertools
 import json
 import os
 import struct
+from collections import OrderedDict, UserDict
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Module, Parameter
 
 ORDER = ["U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "U8", "BOOL"]
@@ -83,6 +88,26 @@ def same(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
+def expected_file(tensors, metadata=None):
+    """The bytes of a file, written slowly: by code points, and one tensor after the other."""
+    codes = {np.dtype(kind): code for code, kind in NUMPY.items()}
+    plain = {name: np.array(x, x.dtype.newbyteorder("="), order="C") for name, x in tensors.items()}
+    order = sorted(plain, key=lambda name: (ORDER.index(codes[plain[name].dtype]), by_code_point(name)))
+    header, data, end = {}, [], 0
+    if metadata:
+        header["__metadata__"] = {key: metadata[key] for key in sorted(metadata, key=by_code_point)}
+    for name in order:
+        x = plain[name]
+        data.append(x.astype(VALUES_FORM[x.dtype.kind].format(x.itemsize)).tobytes())
+        header[name] = entry(codes[x.dtype], list(x.shape), end, end + x.nbytes)
+        end += x.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return raw(text + b" " * (-len(text) % 8), b"".join(data))
+
+
+VALUES_FORM = {"u": "<u{}", "i": "<i{}", "f": "<f{}", "b": "|b{}"}
+
+
 # First what most wrong versions fail at, then what is written, and what is read.
 
 
@@ -139,9 +164,14 @@ def test_what_the_format_cannot_hold_is_refused(impl, tmp_path):
     ]
     if np.dtype(np.longdouble).itemsize > 8:
         wrong.append(({"a": np.ones(2, np.longdouble)},))
-    for arguments in wrong:
-        with pytest.raises(ValueError):  # noqa: PT011 - the message is free
-            impl.save_file(arguments[0], path, *arguments[1:])
+    for name in battery.LONE_SURROGATES.values():
+        wrong += [({name: good},), ({"a": good}, {name: "y"}), ({"a": good}, {"x": name})]
+    for n in aim.sizes(9, at_most=2000):  # the last of many
+        many, texts = {f"w{i}": good for i in range(n)}, {f"k{i}": "v" for i in range(n)}
+        wrong += [({**many, "x": np.ones(2, complex)},), ({**many, 7: good},), ({}, {**texts, "x": 1})]
+        wrong += [(many, {**texts, None: "v"}), ({**many, "__metadata__": good},)]
+    for tensors, *metadata in wrong:
+        battery.refuses(impl.save_file, tensors, path, *metadata)
         assert path.read_bytes() == b"old"
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -314,6 +344,12 @@ DAMAGED = {
     "an overlap and a hole that make up for each other": raw(
         {"u": entry("U8", [4], 0, 4), "v": entry("U8", [4], 2, 6), "w": entry("U8", [2], 8, 10)}, b"\0" * 10
     ),
+    "nothing inside another": raw({"v": entry("U8", [8], 0, 8), "w": entry("U8", [0], 3, 3)}, EIGHT),
+    "nothing inside another, named before": raw(
+        {"a": entry("U8", [0], 3, 3), "v": entry("U8", [8], 0, 8)}, EIGHT
+    ),
+    "nothing beyond the end": raw({"v": entry("U8", [8], 0, 8), "w": entry("U8", [0], 9, 9)}, EIGHT),
+    "nothing before a hole": raw({"v": entry("U8", [4], 4, 8), "w": entry("U8", [0], 0, 0)}, EIGHT),
     "a pickle": b"\x80\x04\x95\x0f\0\0\0\0\0\0\0}\x94\x8c\x01w\x94K\x01s.",
     "an archive": b"PK\x03\x04" + b"\0" * 60,
     "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
@@ -327,9 +363,42 @@ def test_damaged_files_are_refused(impl, tmp_path):
     for label, content in DAMAGED.items():
         path = written(tmp_path, content)
         for read in (impl.load_file, impl.read_metadata):
-            with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is free
-                read(path)
-            assert str(caught.value), label
+            assert refusal(read, path, label)
+
+
+def refusal(read, path, label):
+    """Why a file is refused; the message is free, but not empty."""
+    try:
+        read(path)
+    except ValueError as error:
+        return str(error)
+    except Exception as error:
+        came = f"{type(error).__name__} came: {error}"
+        raise battery.MismatchError(
+            f"ValueError expected, {came}", [f"asked: {read.__name__} of {label}"]
+        ) from error
+    raise battery.MismatchError(
+        "ValueError expected, nothing was raised", [f"asked: {read.__name__} of {label}"]
+    )
+
+
+FAULTS = {
+    "without dtype": {"shape": [1], "data_offsets": [0, 1]},
+    "without shape": {"dtype": "U8", "data_offsets": [0, 1]},
+    "without data_offsets": {"dtype": "U8", "shape": [1]},
+    "of an unknown dtype": entry("F8", [1], 0, 1),
+    "of a shape below zero": entry("U8", [-1, -1], 0, 1),
+    "of a shape that is a float": entry("U8", [1.0], 0, 1),
+    "of a shape that is a boolean": entry("U8", [True], 0, 1),
+    "of a shape that no array has": entry("U8", [0, 2**63], 0, 0),
+    "whose offsets are floats": entry("U8", [1], 0, 1.0),
+    "whose offsets are three": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1, 1]},
+    "whose offsets span too much": entry("U8", [1], 0, 2),
+    "that overlaps the one before": entry("U8", [1], -1, 0),
+    "that begins too late": entry("U8", [1], 1, 2),
+    "that is null": None,
+}
+"""Entries that are at fault, with offsets that count from where the tensors before them end."""
 
 
 def test_a_file_without_tensors(impl, tmp_path):
@@ -339,26 +408,65 @@ def test_a_file_without_tensors(impl, tmp_path):
     assert content == b'\x20\0\0\0\0\0\0\0{"__metadata__":{"a":"b"}}      '
 
 
+def require_file(impl, tmp_path, tensors, metadata=None, label=""):
+    """Save and load; compare with the file as it must be, and with what went in."""
+    path = tmp_path / "required.safetensors"
+    impl.save_file(tensors, path, metadata)
+    got, wanted = path.read_bytes(), expected_file(tensors, metadata)
+    if got != wanted:
+        at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), -1)
+        facts = [
+            f"input: {label}",
+            f"expected there: {wanted[at : at + 60]!r}",
+            f"yours: {got[at : at + 60]!r}",
+        ]
+        raise battery.MismatchError(f"the file differs from byte {at} of {len(wanted)} on", facts)
+    loaded = impl.load_file(path)
+    assert loaded.keys() == tensors.keys(), label
+    for name, x in tensors.items():
+        assert same(loaded[name], np.array(x, x.dtype.newbyteorder("="), order="C")), (label, name)
+        assert not loaded[name].flags.writeable
+    assert impl.read_metadata(path) == (metadata or {}), label
+
+
 def test_tensors_lie_in_the_order_of_types_then_of_names(impl, tmp_path):
-    names = ["a", "B", "", "a.10", "a.2", "é", "\uffff", "😀"]
+    """Names are ordered by code point: not by UTF-16, without regard to case or by the numbers in them."""
+    names = ["a", "B", "", "a.10", "a.2", "é", "e\u0301", "\uffff", "\U00010000", "😀", "_", "10", "9", "ab"]
     tensors = {f"{name}{code}": np.zeros(2, NUMPY[code]) for name in names for code in ORDER}
-    expected = [each for code in ORDER for each in sorted((n + code for n in names), key=by_code_point)]
+    require_file(impl, tmp_path, tensors, label="many names of all types")
     first = saved(impl, tmp_path, tensors)
-    header = json.loads(header_of(first))
-    assert list(header) == expected
-    end = 0
-    for name in expected:
-        begin, end = end, end + tensors[name].nbytes
-        assert header[name]["data_offsets"] == [begin, end]
-    assert len(first) == 8 + len(header_of(first)) + end
     for shuffled in (dict(reversed(tensors.items())), dict(sorted(tensors.items()))):
-        assert saved(impl, tmp_path, shuffled) == first
+        for mapping in (dict, UserDict, MappingProxyType, OrderedDict):
+            assert saved(impl, tmp_path, mapping(shuffled), mapping({})) == first
+    metadata = {name: f"of {name}" for name in names}
+    require_file(impl, tmp_path, {"w": np.ones(1)}, metadata, "much metadata")
+    first = saved(impl, tmp_path, {}, metadata)
+    for mapping in (dict, UserDict, MappingProxyType):
+        assert saved(impl, tmp_path, {}, mapping(dict(reversed(metadata.items())))) == first
 
 
-def test_names_are_ordered_by_code_point(impl, tmp_path):
-    names = ["b", "B", "_", "", "10", "9", "é", "e\u0301", "z", "\uffff", "\U00010000", "😀", "ab", "a"]
-    content = saved(impl, tmp_path, dict.fromkeys(names, np.zeros(1)))
-    assert list(json.loads(header_of(content))) == sorted(names, key=by_code_point)
+def test_any_text_may_be_a_name_or_metadata(impl, tmp_path):
+    texts = list(dict.fromkeys(battery.texts().values()))
+    tensors = {each: np.array([n], np.int32) for n, each in enumerate(texts)}
+    require_file(impl, tmp_path, tensors, {each: each[::-1] for each in texts}, "names of every kind")
+
+
+def test_what_is_saved_and_loaded_are_the_values_of_now(impl, tmp_path):
+    """Not those of an earlier call with the same array, path, size of the file, or time of its change."""
+    path, w, metadata = tmp_path / "model.safetensors", np.zeros(3), {"k": "0"}
+    for n in range(4):
+        w[...], metadata["k"] = n, str(n)
+        impl.save_file({"w": w}, path, metadata)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        loaded, texts = impl.load_file(path), impl.read_metadata(path)
+        assert (loaded["w"].tolist(), texts) == ([n] * 3, {"k": str(n)})
+        loaded.clear()  # these are the caller's
+        texts.clear()
+        assert impl.load_file(path)["w"].tolist() == [n] * 3
+        assert impl.read_metadata(path) == {"k": str(n)}
+        path.write_bytes(path.read_bytes().replace(b'"k"', b'"j"'))
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert impl.read_metadata(path) == {"j": str(n)}
 
 
 def test_the_header_is_json_without_blanks(impl, tmp_path):
@@ -428,6 +536,69 @@ def test_a_new_file_takes_the_place_of_the_old_one_in_a_single_step(impl, tmp_pa
     assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, other.name]
 
 
+def test_whatever_fails_the_old_file_is_there_and_no_other(impl, tmp_path):
+    """A version need not call what fails here; if it does, the error is the system's, or an interruption."""
+    path = tmp_path / "model.safetensors"
+    tensors = {f"w{n}": np.arange(1000.0) for n in range(3)}
+    wanted = expected_file(tensors)
+    calls = ("os.replace", "os.rename", "os.fsync", "os.link")
+    for name, error in itertools.product(calls, (OSError, KeyboardInterrupt)):
+        for old in (b"old", None):
+            path.unlink(missing_ok=True)
+            if old:
+                path.write_bytes(old)
+            try:
+                with mock.patch(name, side_effect=error):
+                    impl.save_file(tensors, path)
+                expected = wanted
+            except error:
+                expected = old
+            assert (path.read_bytes() if path.exists() else None) == expected, f"{name} fails, {old} before"
+            assert [each.name for each in tmp_path.iterdir()] == ([path.name] if expected else []), name
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(impl, tmp_path):
+    resource = pytest.importorskip("resource")
+    path = written(tmp_path, b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for n in (1, 3):
+        tensors = {f"w{i}": np.zeros(20_000) for i in range(n)}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes that a file may have
+        try:
+            battery.refuses(impl.save_file, tensors, path, error=OSError)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == b"old"
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    impl.save_file({"w": np.ones(1)}, path)
+    assert impl.load_file(path)["w"].tolist() == [1]
+
+
+def test_any_path_will_do(impl, tmp_path, monkeypatch):
+    (tmp_path / "a folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = [
+        "m",
+        "m.bin",
+        ".hidden",
+        "a b.safetensors",
+        "m.safetensors.part",
+        "é😀",
+        "x" * 250,
+        "a folder/m",
+        "%s{}",
+    ]
+    for name in [*names, tmp_path / "absolute", Path("relative"), str(tmp_path / "text"), "a folder/../up"]:
+        for n in (1.0, 2.0):
+            impl.save_file({"w": np.array([n])}, name, {"k": str(n)})
+            assert impl.load_file(name)["w"].tolist() == [n]
+            assert impl.read_metadata(name) == {"k": str(n)}
+    assert len(list(tmp_path.rglob("*"))) == len(names) + 5
+    for function in (lambda: impl.save_file({}, tmp_path / "none" / "m"), lambda: impl.load_file("none")):
+        battery.refuses(function, error=OSError)
+    assert len(list(tmp_path.rglob("*"))) == len(names) + 5
+
+
 def test_after_an_error_the_old_file_is_there_and_no_other(impl, tmp_path):
     path = written(tmp_path, b"old")
 
@@ -487,27 +658,31 @@ def test_rows_columns_and_offsets(impl, tmp_path):
     assert (got["one"].shape, int(got["one"])) == ((), 9)
 
 
+def test_tensors_of_nothing_lie_between_others(impl, tmp_path):
+    """Wherever the header names them: at the beginning, where two tensors meet, and at the end."""
+    empty = [("a", 0), ("k", 0), ("b", 4), ("z", 4), ("c", 8), ("y", 8)]
+    header = {"v": entry("U8", [4], 0, 4), "w": entry("U8", [4], 4, 8)}
+    nothing = {name: entry("F64", [0], at, at) for name, at in empty}
+    for several in (
+        {**header, **nothing},
+        {**nothing, **header},
+        dict(sorted({**header, **nothing}.items())),
+    ):
+        for given in (several, dict(reversed(several.items()))):
+            got = impl.load_file(written(tmp_path, raw(given, bytes(range(8)))))
+            assert got.keys() == given.keys()
+            assert (got["v"].tolist(), got["w"].tolist()) == ([0, 1, 2, 3], [4, 5, 6, 7])
+            assert all(got[name].shape == (0,) and got[name].dtype == np.float64 for name in nothing)
+            assert not any(each.flags.writeable for each in got.values())
+
+
 def test_shapes_of_nothing_may_be_as_large_as_an_array_allows(impl, tmp_path):
     for code, shape in (("U8", [0, 2**63 - 1]), ("U8", [0, 2**31, 2**32 - 1]), ("F64", [0, 2**60 - 1])):
         path = written(tmp_path, raw({"w": entry(code, shape, 0, 0)}))
         assert list(impl.load_file(path)["w"].shape) == shape
         path = written(tmp_path, raw({"w": entry(code, [*shape[:-1], shape[-1] + 1], 0, 0)}))
         for read in (impl.load_file, impl.read_metadata):
-            with pytest.raises(ValueError):  # noqa: PT011
-                read(path)
-
-
-def test_bf16_is_the_upper_half_of_a_float32(impl, tmp_path):
-    halves = np.arange(65536, dtype="<u2")
-    path = written(tmp_path, raw({"x": entry("BF16", [256, 256], 0, 131072)}, halves.tobytes()))
-    got = impl.load_file(path)["x"]
-    assert (got.dtype, got.shape) == (np.float32, (256, 256))
-    assert np.array_equal(np.frombuffer(got.tobytes(), "<u4"), halves.astype("<u4") * 65536)
-    by_hand = {0x3F80: 1.0, 0xC000: -2.0, 0x4049: 3.140625, 0x0001: 2.0**-133, 0x7F80: np.inf, 0x8000: -0.0}
-    flat = got.reshape(-1)
-    assert all(float(flat[half]) == value for half, value in by_hand.items())
-    path = written(tmp_path, raw({"x": entry("BF16", [], 0, 2)}, b"\x80\xbf"))
-    assert (impl.load_file(path)["x"].shape, float(impl.load_file(path)["x"])) == ((), -1.0)
+            refusal(read, path, f"the shape {[*shape[:-1], shape[-1] + 1]} of {code}")
 
 
 def test_json_of_any_kind_is_understood(impl, tmp_path):
@@ -580,20 +755,50 @@ def test_what_is_loaded_is_read_only_and_aligned(impl, tmp_path):
                 each[...] = 0
 
 
+def test_bf16_is_the_upper_half_of_a_float32(impl, tmp_path):
+    halves = np.arange(65536, dtype="<u2")
+    path = written(tmp_path, raw({"x": entry("BF16", [256, 256], 0, 131072)}, halves.tobytes()))
+    got = impl.load_file(path)["x"]
+    assert (got.dtype, got.shape) == (np.float32, (256, 256))
+    assert np.array_equal(np.frombuffer(got.tobytes(), "<u4"), halves.astype("<u4") * 65536)
+    by_hand = {0x3F80: 1.0, 0xC000: -2.0, 0x4049: 3.140625, 0x0001: 2.0**-133, 0x7F80: np.inf, 0x8000: -0.0}
+    flat = got.reshape(-1)
+    assert all(float(flat[half]) == value for half, value in by_hand.items())
+    path = written(tmp_path, raw({"x": entry("BF16", [], 0, 2)}, b"\x80\xbf"))
+    assert (impl.load_file(path)["x"].shape, float(impl.load_file(path)["x"])) == ((), -1.0)
+    sizes = aim.sizes(0, 1, 2, 7, at_most=70_000)
+    for shape in [*[(n,) for n in sizes], (0, 3), (3, 0), (2, 1, 3)]:
+        drawn = np.resize(halves[1::9], shape)
+        for n_bytes in (0, 1):  # aligned and not
+            header = {"a": entry("U8", [n_bytes], 0, n_bytes)}
+            header["x"] = entry("BF16", list(shape), n_bytes, n_bytes + drawn.nbytes)
+            text = json.dumps(header)
+            content = raw(text + " " * (-len(text) % 8), b"\7" * n_bytes + drawn.astype("<u2").tobytes())
+            got = impl.load_file(written(tmp_path, content))["x"]
+            assert (got.shape, got.dtype, got.flags.writeable) == (shape, np.float32, False)
+            assert np.array_equal(got.reshape(-1).view(np.uint32), drawn.reshape(-1).astype("<u4") << 16), (
+                shape
+            )
+
+
 def test_a_file_is_mapped_not_read(impl, tmp_path):
-    """64 MB that nobody looks at cost next to nothing; the file has a hole where they would be."""
-    size = 64 << 20
-    header = {"big": entry("F32", [size // 4], 0, size), "last": entry("U8", [1], size, size + 1)}
+    """What nobody looks at costs next to nothing, of any type; the file has a hole where it would be."""
+    sizes = dict.fromkeys(ORDER, 4 << 20) | {"F32": 64 << 20}
+    header, end = {}, 0
+    for code, size in sizes.items():
+        header[code] = entry(code, [size // np.dtype(NUMPY[code]).itemsize], end, end + size)
+        end += size
+    header["last"] = entry("U8", [1], end, end + 1)
     text = json.dumps(header)
     path = written(tmp_path, raw(text + " " * (-len(text) % 8)))  # aligned, or it would be copied
     start = path.stat().st_size
     with path.open("r+b") as file:
-        file.seek(start + size)
+        file.seek(start + end)
         file.write(b"\x05")
     kept = []
     assert battery.peak_bytes(lambda: kept.append(impl.load_file(path))) < 1 << 20
     assert kept[0]["last"][0] == 5
-    assert kept[0]["big"][-1] == 0
+    assert all(kept[0][code][-1] == 0 for code in ORDER)
     assert battery.peak_bytes(lambda: impl.read_metadata(path)) < 1 << 20
 
 
@@ -628,29 +833,81 @@ def test_a_long_header_is_refused_before_it_is_read(impl, tmp_path):
         file.write(struct.pack("<Q", 100_000_001) + b"{}" + b" " * 1000)
         file.truncate(8 + 100_000_001)
     for read in (impl.load_file, impl.read_metadata):
-
-        def refused(read=read):
-            with pytest.raises(ValueError):  # noqa: PT011
-                read(path)
-
-        assert battery.peak_bytes(refused) < 1 << 20
+        peak = battery.peak_bytes(lambda read=read: refusal(read, path, "a header of 100,000,001 bytes"))
+        assert peak < 1 << 20
 
 
 def test_a_header_that_cannot_be_there_is_refused_before_it_is_read(impl, tmp_path):
     """Or a file of twenty bytes would take a hundred megabytes."""
     path = written(tmp_path, raw(b"{}", length=99_999_999))
-
-    def refused():
-        with pytest.raises(ValueError):  # noqa: PT011
-            impl.load_file(path)
-
-    assert battery.peak_bytes(refused) < 1 << 20
+    for read in (impl.load_file, impl.read_metadata):
+        peak = battery.peak_bytes(lambda read=read: refusal(read, path, "ten bytes that announce 99,999,999"))
+        assert peak < 1 << 20
 
 
-def test_a_header_of_the_largest_length_is_read(impl, tmp_path):
+def test_many_tensors_and_large_ones(impl, tmp_path, rng):
+    for n in sorted({300, *(number + 1 for number in aim.whole(2, 3000))}):
+        codes = [ORDER[i % 12] for i in range(n)]
+        tensors = {f"w{i}": np.array([i % 2, 1]).astype(NUMPY[code]) for i, code in enumerate(codes)}
+        require_file(impl, tmp_path, tensors, {f"k{i}": str(i) for i in range(n)}, f"{n} tensors")
+    shapes = [(70_000,), (300, 200), *((n,) for n in aim.sizes(at_most=50_000))]
+    shapes += [shape for n in aim.sizes(at_most=1000) for shape in ((n, 2), (2, n, 1))]
+    shapes += [(1,) * n for n in aim.sizes(at_most=64)]
+    tensors = {}
+    for shape, code in itertools.product(shapes, ORDER):
+        bits = rng.integers(0, 2, size=shape, dtype=np.uint8)
+        tensors[f"{code} {shape}"] = bits.astype(NUMPY[code])
+    require_file(impl, tmp_path, tensors, label="large tensors")
+
+
+def test_one_fault_among_many_tensors_is_refused(impl, tmp_path):
+    """The first, one in the middle, the last."""
+    readers = itertools.cycle([impl.load_file, impl.read_metadata])
+
+    def refused(header, n_data, label):
+        path = written(tmp_path, raw(header, b"\0" * n_data))
+        refusal(next(readers), path, label)
+        if n == 40:
+            refusal(next(readers), path, label)
+
+    for n in sorted({40, *(number + 1 for number in aim.whole(2, 2000))}):
+        good = {f"w{i}": entry("U8", [1], i, i + 1) for i in range(n)}
+        assert len(impl.load_file(written(tmp_path, raw(good, b"\0" * n)))) == n
+        for place in (0, n // 2, n - 1) if n == 40 else (n - 1,):
+            for label, fault in FAULTS.items():
+                begin = place + 1
+                bad, length = fault, 1
+                if fault and "data_offsets" in fault:
+                    bad = {**fault, "data_offsets": [x + begin for x in fault["data_offsets"]]}
+                    length = int(fault["data_offsets"][-1])
+                after = {f"w{i}": entry("U8", [1], i + length, i + length + 1) for i in range(begin, n)}
+                header = {**dict(list(good.items())[:begin]), "bad": bad, **after}
+                refused(header, n + length, f"{n} tensors, and after {begin} of them one {label}")
+        texts = {f"k{i}": "v" for i in range(n)}
+        refused({"__metadata__": {**texts, "x": 1}, **good}, n, f"{n} texts and one that is none")
+        twice = json.dumps({**good, "__metadata__": texts})[:-2] + ',"k0":"v"}}'
+        refused(twice, n, f"{n} texts, the first key twice")
+        refused(
+            json.dumps(good)[:-1] + ',"w0":' + json.dumps(good["w0"]) + "}",
+            n,
+            f"the first of {n} names twice",
+        )
+        refused({**good, "x": entry("U8", [0], n + 1, n + 1)}, n, f"{n} tensors and one beyond the end")
+
+
+@pytest.fixture(scope="module")
+def largest(tmp_path_factory):
+    """A file whose header has the most bytes that it may have, most of them blanks."""
+    path = tmp_path_factory.mktemp("largest") / "model.safetensors"
+    path.write_bytes(raw(b"{" + b" " * (100_000_000 - 19) + b'"__metadata__":{}}'))
+    return path
+
+
+def test_a_header_of_the_largest_length_is_read(impl, tmp_path, largest):
     path = written(tmp_path, raw({"__metadata__": {"k": "x" * 1_000_000}}))
     assert len(impl.read_metadata(path)["k"]) == 1_000_000
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", 100_000_000) + b'{"__metadata__":{}}')
-        file.write(b" " * (100_000_000 - 19))
-    assert impl.read_metadata(path) == {}
+    for n in sorted({number + 1 for number in aim.whole(100, 20_000_000)}):
+        path = written(tmp_path, raw(('{"__metadata__":{"k":"v"},' + ONE + "}").ljust(n), EIGHT))
+        assert (n, impl.read_metadata(path), list(impl.load_file(path))) == (n, {"k": "v"}, ["w"])
+    assert largest.stat().st_size == 100_000_008
+    assert impl.read_metadata(largest) == {}

@@ -66,8 +66,9 @@ class Value:
     number as the exponent. Every operation gives a new Value, also ``x + 0`` and ``x += y``, and leaves its
     operands as they are. Two Values are two nodes, also if their numbers are equal. Results and derivatives
     are right up to rounding, for numbers and exponents of either sign, for 0, and for sizes from 1e-100 to
-    1e100; a division by 0 is a ``ZeroDivisionError``. A Value is kept alive by what was computed from it, and
-    by nothing else in this module.
+    1e100; a division by 0 is a ``ZeroDivisionError``. Derivatives are taken when an operation is done: those
+    who set ``data`` later change no edge. A Value is kept alive by what was computed from it, and by nothing
+    else in this module.
 
     Parameters
     ----------
@@ -115,7 +116,10 @@ class Value:
         return Value(result, [(self, 1 / other.data), (other, -result / other.data)])
 
     def __pow__(self, exponent: float):
-        """Raise to a plain number; an exponent of 0 gives 1 with derivative 0, for the base 0 too."""
+        """Raise to a plain number; an exponent of 0 gives 1 with derivative 0, for the base 0 too.
+
+        A negative power of 0 is a ``ZeroDivisionError``.
+        """
         slope = exponent * self.data ** (exponent - 1) if exponent else 0.0
         return Value(self.data**exponent, [(self, slope)])
 

@@ -52,7 +52,10 @@ def einsum(spec: str, *operands: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    For ``"ij,jk->ik"``: ``result[i, k] = sum over j of a[i, j] * b[j, k]``.
+    For ``"ij,jk->ik"``: ``result[i, k] = sum over j of a[i, j] * b[j, k]``. No product over all letters of
+    two operands is in memory before it is summed: beside them and their result there may be copies of these.
+    More operands are contracted two at a time, next those two that need the fewest multiplications, one for
+    each combination of positions of their letters.
 
     Examples
     --------

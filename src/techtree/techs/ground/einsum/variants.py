@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 
+from techtree.techs import battery
+
 
 def _equal(known, length):
     return known if known == length else None
@@ -183,6 +185,20 @@ MISTAKES = {
     "einsum averages what it should sum": [
         ("total = x.sum(axis=others, dtype=x.dtype)", "total = x.mean(axis=others, dtype=x.dtype)")
     ],
+    "einsum holds the product over all letters in memory before it sums": {"einsum": _broadcast_einsum},
+    "einsum contracts its operands as they stand, however many multiplications that takes": [
+        ("min(combinations(factors, 2), key=_cost)", "factors[:2]"),
+    ],
+    "einsum lets letters that one operand has alone meet the other before they are summed": [
+        (
+            "if n not in b_term and n in wanted)\n    columns",
+            "if n not in b_term)\n    columns",
+        ),
+        (
+            'columns = "".join(n for n in b_term if n not in a_term and n in wanted)',
+            'columns = "".join(n for n in b_term if n not in a_term)',
+        ),
+    ],
     "rearrange reshapes without a transpose, and mixes heads with positions": {"rearrange": _reshape_only},
     "rearrange takes the inverse of the permutation": [
         (_TRANSPOSED, "parts.transpose(tuple(names[1].index(name) for name in names[0]))")
@@ -222,16 +238,33 @@ MISTAKES = {
 }
 
 
-def _pairwise_from_the_left(spec, *operands):
-    """Contract the first two operands until one is left, each time by broadcasting."""
-    terms, result, _ = _parsed(spec, operands)
-    terms, operands = [*terms], [*operands]
-    while len(terms) > 1:
-        wanted = set(result).union(*terms[2:])
-        new = "".join(n for n in dict.fromkeys(terms[0] + terms[1]) if n in wanted)
-        operands[:2] = [_broadcast_einsum(f"{terms[0]},{terms[1]}->{new}", *operands[:2])]
-        terms[:2] = [new]
-    return _broadcast_einsum(f"{terms[0]}->{result}", operands[0])
+def _by_adding(spec, *operands):
+    """Contract the cheapest two until one is left, adding up one position of the summed letters at a time."""
+    terms, result, lengths = _parsed(spec, operands)
+    factors = [(np.asarray(x), term) for x, term in zip(operands, terms, strict=True)]
+
+    def cost(pair):
+        return math.prod(lengths[letter] for letter in {*factors[pair[0]][1], *factors[pair[1]][1]})
+
+    while len(factors) > 1:
+        pair = min(itertools.combinations(range(len(factors)), 2), key=cost)
+        (a, a_term), (b, b_term) = (factors.pop(place) for place in reversed(pair))
+        wanted = {*result}.union(*(term for _, term in factors))
+        kept = sorted({*a_term, *b_term} & wanted)
+        a = _broadcast_einsum(f"{a_term}->{_only(a_term, {*wanted, *b_term})}", a)
+        b = _broadcast_einsum(f"{b_term}->{_only(b_term, {*wanted, *a_term})}", b)
+        a_term, b_term = _only(a_term, {*wanted, *b_term}), _only(b_term, {*wanted, *a_term})
+        summed = [letter for letter in a_term if letter not in wanted]
+        a, b = _aligned(a, a_term, summed + kept), _aligned(b, b_term, summed + kept)
+        total = np.zeros([lengths[letter] for letter in kept], np.result_type(a, b))
+        for place in np.ndindex(a.shape[: len(summed)]):
+            total += a[place] * b[place]
+        factors.append((total, "".join(kept)))
+    return _broadcast_einsum(f"{factors[0][1]}->{result}", factors[0][0])
+
+
+def _only(term, letters):
+    return "".join(letter for letter in dict.fromkeys(term) if letter in letters)
 
 
 def _moving_rearrange(x, pattern, /, **lengths):
@@ -286,11 +319,17 @@ def _gathering_entries(x, pattern, /, **lengths):
 
 
 EQUIVALENTS = {
-    "einsum by broadcasting over all names at once": {"einsum": _broadcast_einsum},
-    "einsum in loops over every position": {"einsum": _looping_einsum},
-    "einsum two operands at a time, from the left": {"einsum": _pairwise_from_the_left},
-    "einsum that never chooses the order": [
-        ("min(combinations(factors, 2), key=_cost)", "factors[:2]"),
+    "einsum that adds up one position of the summed letters at a time": {"einsum": _by_adding},
+    "einsum that multiplies matrices in chunks of 64 summed positions": [
+        (
+            "product = a.reshape(shape(rows, summed)) @ b.reshape(shape(summed, columns))",
+            "a, b = a.reshape(shape(rows, summed)), b.reshape(shape(summed, columns))\n"
+            "    product = sum(a[..., i : i + 64] @ b[..., i : i + 64, :]"
+            " for i in range(0, a.shape[-1] or 1, 64))",
+        )
+    ],
+    "einsum with the second operand as the first": [
+        ("_contract(left, right, result", "_contract(right, left, result")
     ],
     "rearrange by moving one axis at a time": {"rearrange": _moving_rearrange},
     "rearrange by gathering entries at rearranged addresses": {"rearrange": _gathering_entries},
@@ -322,6 +361,15 @@ def probes(rng):
     def rearrange(x, pattern, **lengths):
         return lambda impl: impl.rearrange(x, pattern, **lengths)
 
+    def memory(spec, *operands):
+        def much(impl):
+            impl.einsum(spec, *operands)
+            return "much" if battery.peak_bytes(lambda: impl.einsum(spec, *operands)) > 100_000 else "little"
+
+        return much
+
+    scores, wide = rng.normal(size=(40, 40)), rng.normal(size=(2, 200))
+
     def twice(impl):
         impl.rearrange(x[0], "(p q) -> p q", p=2)
         return impl.rearrange(x[0], "(p q) -> p q", p=3)
@@ -345,6 +393,9 @@ def probes(rng):
         "an operand too many": einsum("ij->j", a, b),
         "a repetition in the result": einsum("ij->jj", a),
         "an unknown letter in the result": einsum("ij->jk", a),
+        "memory of a matrix product": memory("ij,jk->ik", scores, scores),
+        "memory of letters that are summed alone": memory("ij,kl->", wide, wide),
+        "memory of three operands": memory("ij,jk,k->i", wide.T, wide, wide[0]),
         "the dtype": lambda impl: str(
             np.asarray(impl.einsum("ij,jk->ik", a.astype("f4"), b.astype("f4"))).dtype
         ),

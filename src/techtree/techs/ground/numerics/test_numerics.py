@@ -102,6 +102,9 @@ def logits(rng):
         shape = ((2, 3, 1, 2, 1, 2) * n_axes)[:n_axes]
         for axis in range(-n_axes, n_axes):
             yield Case(f"axis {axis} of {n_axes}", (rng.normal(size=shape),), {"axis": axis})
+    for shape, (layout, lay) in itertools.product([(4, 4), (3, 3, 3)], battery.LAYOUTS.items()):
+        for axis in (0, 1, -1):
+            yield Case(f"{layout}, axis {axis}", (lay(rng.normal(size=shape)),), {"axis": axis})
     for dtype, (shape, axis) in itertools.product(ALL_DTYPES, [((0, 3), 1), ((3, 0), 0), ((2, 3, 0), -2)]):
         yield Case(f"{np.dtype(dtype).name}, shape {shape}", (np.zeros(shape, dtype),), {"axis": axis})
     for dtype in battery.FLOATS:
@@ -160,7 +163,10 @@ def test_the_log_survives_where_the_probability_underflows(impl, dtype):
 def gaps(dtype):
     """From 1 to beyond the range of exp, in steps that are exact in every dtype."""
     beyond = {np.float16: 18, np.float32: 110, np.float64: 760}[dtype]
-    yield from sorted({*np.linspace(1, beyond, 25).astype(np.float16).astype(float), 102.5, beyond - 1.5})
+    more = {np.float16: (4, 6, 7), np.float32: (8, 11, 14, 15, 102.5), np.float64: (20, 24, 28, 31, 34)}[
+        dtype
+    ]
+    yield from sorted({*np.linspace(1, beyond, 25).astype(np.float16).astype(float), *more, beyond - 1.5})
 
 
 @pytest.mark.parametrize("dtype", battery.FLOATS)
@@ -172,7 +178,8 @@ def test_two_logits_at_any_distance(impl, dtype):
             small = math.exp(-gap) / (1 + math.exp(-gap))
             expected = np.roll([-gap - math.log1p(math.exp(-gap)), -math.log1p(math.exp(-gap))], place)
             label = f"logits 0 and {-gap}"
-            battery.check_equal(impl.log_softmax(x), expected, 1, 8 * (gap + 1), dtype, label)
+            size = np.roll([8 * gap + 8, 8], place)
+            battery.check_equal(impl.log_softmax(x), expected, 1, size, dtype, label)
             expected, size = np.roll([small, 1 - small], place), np.roll([small, 1.0], place) * (8 * gap + 8)
             battery.check_equal(impl.softmax(x), expected, 1, size, dtype, label)
         both = np.array([-gap, -gap - 0.5], dtype)
@@ -313,6 +320,10 @@ def pairs(rng):
         *((np.array([1, 2], object), [1, 4]), ([1e-9, 2e-9], [2e-9, 1e-9]), ([-2.0, -3.0], [-2.0, -4.0])),
     ):
         yield Case("", (a, e))
+    special = (0.0, -0.0, 1.0, -1.0, 1e-9, 1e300, -1e300, np.nan, np.inf, -np.inf)
+    for a, e in itertools.product(special, special):
+        yield Case("", (a, e))
+        yield Case("", (np.array([[a], [2.0]]), np.array([[e], [2.5]])))
     for dtype, value in itertools.product(battery.FLOATS, (np.nan, np.inf, -np.inf)):
         bad = np.array([1, 2, value], dtype)
         yield from (
@@ -423,6 +434,8 @@ NAMES = [
     ),
     *("plumless", "buckeroo", "codding", "gnu", "exhibiters", "schlager"),  # the same CRC-32, pair by pair
     *("Aa", "BB", "AaAa", "BBBB"),  # the same sum in base 31
+    *("costarring", "liquid", "declinate", "macallums", "creamwove", "quists"),  # the same FNV hash
+    *("hetairas", "mentioner", "heliotropes", "neurospora"),  # the same sum in base 33
     *(f"layer {i}" for i in range(12)),
     *("layer 01", "layer 1 ", "layer1", "layer_1", "layer-1", "layer.1", "layer/1", "Layer 1", "layer  1"),
     *("shuffle, epoch 3", "shuffle, epoch 30", "epoch 3, shuffle", "\U0001f600", "\U0001f601", "dropout"),
@@ -485,6 +498,9 @@ def other_spellings(text):
     yield from (unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD"))
     yield from (text.encode(code, "ignore").decode(code) for code in ("ascii", "latin-1"))
     yield from (text.replace("\r\n", "\n"), text.replace("\0", ""), text.replace(" ", "_"))
+    for bits in (7, 8, 16):
+        yield "".join(chr(ord(each) % 2**bits) for each in text).encode("utf-8", "ignore").decode()
+    yield bytes(each % 128 for each in text.encode()).decode("ascii")
 
 
 def long_names():
@@ -555,6 +571,9 @@ def test_streams_of_large_seeds_are_unrelated(impl):
     require_unrelated(impl, itertools.product(large_seeds(), ("", "a")))
     names = ["", "a", "b", "\0", "\0\0", "\x01"]
     require_unrelated(impl, itertools.product([*range(12), *running_together(names)], names))
+    names = ["abcd", "a" * 8, "ab" * 8, "ab" * 128]
+    streams = [*itertools.product((0, 1, 5), names), *((seed, "") for seed in running_together(names))]
+    require_unrelated(impl, streams)
 
 
 def test_streams_do_not_run_into_each_other(impl):

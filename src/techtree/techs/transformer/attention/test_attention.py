@@ -107,7 +107,7 @@ def leaf(x):
 
 def random_mask(rng, shape):
     """Two keys in three may be seen; now and then a query sees none."""
-    return rng.random(shape) < 2 / 3
+    return np.asarray(rng.random(shape) < 2 / 3)
 
 
 SIZES = {"d": (1, 2, 7, 33, 130), "k": (1, 2, 7, 33, 130)}
@@ -197,6 +197,13 @@ LEVELS = {
 }
 """Where exp becomes so large that a few overflow together, infinite, subnormal, 0."""
 
+SUBNORMAL = {
+    np.float16: (0, 10, 12, 13, 15),
+    np.float32: (0, 88, 92, 97, 102),
+    np.float64: (0, 709, 715, 730, 743),
+}
+"""Minus the logarithms of weights below the smallest number with all its digits."""
+
 GAPS = {
     np.float16: (2, 5, 8, 12, 16, 18, 25, 60),
     np.float32: (5, 20, 40, 49, 60, 79, 90, 105, 300),
@@ -221,6 +228,13 @@ def with_levels(rng):
             k = (level * np.array([[0.9], [0.99], [1.01], [1.1], [1.11]])).astype(dtype)
             yield Case(f"scores beside {level:.6g}, {name}", (one, k, v))
         low = {np.float16: -7, np.float32: -65, np.float64: -600}[dtype]
+        for level in itertools.chain(*((n, -n) for n in LEVELS[dtype])):
+            k = (level + low * np.array([[0.5], [0], [0.8], [1], [0.1]])).astype(dtype)
+            yield Case(f"scores from {level:.6g} far down, {name}", (one, k, v))
+            yield Case(f"scores from {level:.6g} far down, a mask, {name}", (one, k, v, seen))
+        k = -np.array(SUBNORMAL[dtype], dtype)[:, None]
+        yield Case(f"weights that are subnormal, {name}", (one, k, v))
+        yield Case(f"weights that are subnormal, a mask, {name}", (one, k, v, seen))
         for gap in (*GAPS[dtype], *aimed):
             for above in (gap, -gap):
                 k = np.array([[0], [-1], [above], [low], [0.25]], dtype)
@@ -262,9 +276,12 @@ def with_values(rng):
     low = np.linspace(0, 690, 9)[:, None]
     yield Case("weights down to 1e-300", (np.ones((1, 1)), -low, np.ones((9, 1))))
     yield Case("small weights of large values", (np.ones((1, 1)), -low, np.exp(low)))
-    for n in (3, 9):
-        yield Case(f"all axes {n} long", tuple(rng.normal(size=(3, n, n))))
-        yield Case(f"all axes {n} long, a mask", (*rng.normal(size=(3, n, n)), np.tri(n, dtype=bool)))
+    for n, leading in itertools.product((3, 9), ((), (0,), (0, 0))):
+        three = rng.normal(size=(3, *(n for _ in leading), n, n))
+        yield Case(f"all axes {n} long", tuple(three))
+        yield Case(f"all axes {n} long, a mask", (*three, np.tri(n, dtype=bool)))
+        for shape in [(n,), (n, 1), (1, n), (n, n), (n, 1, n), (n, n, 1), (n, 1, 1), (n, n, n)]:
+            yield Case(f"all axes {n} long, a mask of {shape}", (*three, random_mask(rng, shape)))
 
 
 def test_the_causal_mask_is_its_definition(impl, rng):
@@ -459,10 +476,25 @@ def test_dtypes_that_differ(impl, rng):
                 )
 
 
+def careful(function):
+    """A function of tensors that must leave them as they are: their arrays, gradients and wishes."""
+
+    def called(*arguments):
+        tensors = [each for each in arguments if isinstance(each, Tensor)]
+        before = [(each.data, each.grad, each.requires_grad) for each in tensors]
+        result = function(*arguments)
+        for each, kept in zip(tensors, before, strict=True):
+            if each.data is not kept[0] or each.grad is not kept[1] or each.requires_grad != kept[2]:
+                raise battery.MismatchError("a tensor was changed", [f"argument: {battery.drawn(each.data)}"])
+        return result
+
+    return called
+
+
 def test_gradients_of_outputs(impl, rng):
     for cases in (with_masks(rng), with_values(rng), with_levels(rng), sized(rng, SPECS["attention"])):
         battery.sweep_gradients(
-            impl.attention, slow_gradients, cases, tensor=leaf, rng=rng, magnitude=gradients_off
+            careful(impl.attention), slow_gradients, cases, tensor=leaf, rng=rng, magnitude=gradients_off
         )
 
 
@@ -473,7 +505,7 @@ def test_gradients_of_weights(impl, rng):
     ]
     for cases in (others, sized(rng, SPECS["weights"])):
         battery.sweep_gradients(
-            impl.attention_weights,
+            careful(impl.attention_weights),
             slow_gradients_of_weights,
             cases,
             tensor=leaf,
