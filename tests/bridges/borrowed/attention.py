@@ -17,6 +17,8 @@ def attention_weights(q, k, mask=None):
 def attention(q, k, v, mask=None):
     if mask is not None and mask.dtype != bool:
         raise ValueError("PyTorch would add this mask to the scores")
+    if k.shape[-2:-1] != v.shape[-2:-1]:
+        raise ValueError("PyTorch looks at neither where one of them is empty")
     leaves = [torch.tensor(x.data.copy(), requires_grad=True) for x in (q, k, v)]
     try:
         out = _attention(*leaves, mask)

@@ -23,7 +23,9 @@ def cross_entropy(logits, targets, ignore_index=-100, reduction="mean"):
     ):
         raise ValueError("PyTorch counts targets in int64")
     targets, ignore_index = np.array(plain, np.int64).reshape(targets.shape), -100
-    leaf = torch.tensor(logits.data.copy(), requires_grad=True)
+    # PyTorch adds up in the dtype of the logits, so that many float16 tokens overflow
+    wide = np.result_type(logits.dtype, np.float32)
+    leaf = torch.tensor(logits.data.astype(wide), requires_grad=True)
     flat = torch.tensor(targets).reshape(-1)
     rows = leaf.reshape(-1, leaf.shape[-1])
     rows = torch.where((flat != ignore_index)[:, None], rows, 0)  # in PyTorch NaN in padding leaks
@@ -36,6 +38,7 @@ def cross_entropy(logits, targets, ignore_index=-100, reduction="mean"):
     out = out.reshape(targets.shape) if reduction == "none" else out
 
     def pull_back(g):
-        return torch.autograd.grad(out, leaf, torch.tensor(np.array(g)), retain_graph=True)[0].numpy()
+        arriving = torch.tensor(np.array(g, wide))
+        return torch.autograd.grad(out, leaf, arriving, retain_graph=True)[0].numpy()
 
-    return record(out.detach().numpy(), (logits, pull_back))
+    return record(out.detach().numpy().astype(logits.dtype), (logits, pull_back))

@@ -14,4 +14,7 @@ def einsum(spec, *operands):
         for letter, length in zip(term, np.shape(x), strict=True):
             if lengths.setdefault(letter, length) != length:
                 raise ValueError(f"the axes {letter!r} differ in length")
-    return np.einsum(spec, *operands)
+    try:
+        return np.einsum(spec, *operands, optimize="greedy")
+    except KeyError as error:  # NumPy's planner meets a letter that no operand has
+        raise ValueError(f"no operand has the axis {error}") from error
