@@ -11,8 +11,9 @@ from techtree.engines.engine import InfillRequest, InfillResult
 from techtree.engines.turns import Turns
 from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
-from techtree.lm.infer.generate import Limits, PrefixCache, never
+from techtree.lm.infer.generate import PrefixCache, decoder
 from techtree.lm.infer.infill import infill
+from techtree.lm.infer.limits import Limits, never
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
 from techtree.lm.infer.threads import threads_for
@@ -87,11 +88,11 @@ class TorchEngine:
                 return InfillResult("", "deadline" if time.monotonic() >= deadline else "cancelled")
             done = infill(
                 self._tokenizer,
-                self._cache,
+                decoder(self._cache, sampling, self._tokenizer.stop_ids),
+                self._cache.max_len,
                 _text(request),
                 Place(request.prefix, request.suffix, request.n_indent, request.stop),
                 Limits(request.max_tokens, deadline, turn.is_void),
-                sampling=sampling,
                 order=self._order,
                 max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
                 on_text=on_text,

@@ -9,13 +9,12 @@ import torch
 from techtree.errors import InputError
 from techtree.lm.infer.generate import (
     PREFILL_CHUNK,
-    Limits,
     PrefixCache,
-    Progress,
     decode_one_token,
     generate,
     prefill,
 )
+from techtree.lm.infer.limits import Limits, Progress
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.model.cache import KVCache
 

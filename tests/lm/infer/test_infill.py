@@ -7,8 +7,9 @@ import torch
 
 from lm.byte_level_tokenizers import train_library_tokenizer
 from techtree.lm.infer.fim_prompt import FimText
-from techtree.lm.infer.generate import Limits, PrefixCache
+from techtree.lm.infer.generate import PrefixCache, decoder
 from techtree.lm.infer.infill import infill
+from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
 from techtree.lm.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -41,11 +42,11 @@ def says(tiny_model, tiny_tokenizer, monkeypatch):
 def run(tokenizer, cache, prefix, suffix="", n=50, pieces=None, max_line_s=None, order="spm", **options):
     return infill(
         tokenizer,
-        cache,
+        decoder(cache, GREEDY, tokenizer.stop_ids),
+        cache.max_len,
         FimText(prefix, suffix),
         Place(prefix, suffix, **options),
         Limits(n),
-        sampling=GREEDY,
         order=order,
         max_line_s=max_line_s,
         on_text=None if pieces is None else pieces.append,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from techtree.lm.infer.generate import Limits, PrefixCache, generate
+from techtree.lm.infer.generate import PrefixCache, generate
+from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.threads import SMALL_WORK, threads_for
 

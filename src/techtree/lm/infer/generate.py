@@ -6,17 +6,15 @@ A `PrefixCache` outlives a request. While somebody types, the next prompt begins
 of the last one, and their keys and values need not be computed again.
 """
 
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from techtree.errors import InputError
+from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
 from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.cache import KVCache
@@ -24,51 +22,6 @@ from techtree.lm.model.language_model import LanguageModel
 
 PREFILL_CHUNK = 128
 """Tokens run at once: enough for full speed on a CPU, few enough to stop soon after a cancellation."""
-
-StopReason = Literal["end_of_text", "max_tokens", "context", "deadline", "cancelled"]
-
-
-def never() -> bool:
-    """Return False: nobody cancels."""
-    return False
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When to stop, if the model does not by itself."""
-
-    max_tokens: int
-    """Hand out so many tokens at most."""
-    deadline: float = math.inf
-    """Stop at this moment of `time.monotonic()`."""
-    should_stop: Callable[[], bool] = never
-    """Asked before every token, and during the prompt."""
-
-    def reached(self, n_predicted: int) -> StopReason | None:
-        """Return why to stop now, or None."""
-        if self.should_stop():
-            return "cancelled"
-        if time.monotonic() >= self.deadline:
-            return "deadline"
-        return "max_tokens" if n_predicted >= self.max_tokens else None
-
-
-@dataclass
-class Progress:
-    """What has happened so far; `generate` keeps it up to date."""
-
-    n_prompt: int = 0
-    """Tokens of the prompt."""
-    n_reused: int = 0
-    """Those of them that were in the cache."""
-    prompt_s: float = 0.0
-    """Time to run the others."""
-    n_predicted: int = 0
-    """Tokens handed out."""
-    predicted_s: float = 0.0
-    """Time to decode them."""
-    stop: StopReason | None = None
-    """Why it ended by itself; None while it runs, or when the consumer ended it."""
 
 
 def prefill(
@@ -205,3 +158,14 @@ def generate(
         progress.stop = limits.reached(progress.n_predicted)
         if len(prompt) + progress.n_predicted >= cache.max_len:
             progress.stop = "context"
+
+
+def decoder(
+    cache: PrefixCache, sampling: SamplingParams, stop_ids: Collection[int]
+) -> Callable[[Sequence[int], Limits, Progress], Iterator[int]]:
+    """Return `generate` with a model and a way to choose, as `infill` wants it."""
+
+    def decode(prompt: Sequence[int], limits: Limits, progress: Progress) -> Iterator[int]:
+        return generate(cache, prompt, limits, sampling=sampling, stop_ids=stop_ids, progress=progress)
+
+    return decode

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from techtree.lm.infer.fim_prompt import FimText, Order, fim_prompt
-from techtree.lm.infer.generate import Limits, PrefixCache, Progress, StopReason, generate
-from techtree.lm.infer.sampling import SamplingParams
+from techtree.lm.infer.limits import Limits, Progress, StopReason
 from techtree.lm.infer.shown_text import Place, Shown, shown_text
 from techtree.lm.infer.text_stream import TextStream
 from techtree.lm.tokenizer import Tokenizer
 
 ANSWER_SHARE = 1 / 8
 """Of the context: so much at most does the prompt leave free for the answer. A shorter prompt leaves more."""
+
+Decode = Callable[[list[int], Limits, Progress], Iterator[int]]
+"""Yields the tokens that follow a prompt, each as soon as it is known, and none that ends the text; it keeps
+the progress up to date."""
 
 Stop = StopReason | Literal["stop_string", "rule", "slow"]
 """Also: a stop string came; a rule ended the text; the time was up after a whole line."""
@@ -33,12 +36,12 @@ class Infilling:
 
 def infill(
     tokenizer: Tokenizer,
-    cache: PrefixCache,
+    decode: Decode,
+    max_len: int,
     text: FimText,
     place: Place,
     limits: Limits,
     *,
-    sampling: SamplingParams,
     order: Order = "spm",
     max_line_s: float | None = None,
     on_text: Callable[[str], None] | None = None,
@@ -49,16 +52,16 @@ def infill(
     ----------
     tokenizer
         The model's own.
-    cache
-        Of the model; it stays from one request to the next.
+    decode
+        The model.
+    max_len
+        The most tokens that prompt and answer may have together.
     text
         What the model is to see.
     place
         What the rules for the shown text are to see.
     limits
         When to stop at the latest.
-    sampling
-        How tokens are chosen.
     order
         Of prefix and suffix in the prompt.
     max_line_s
@@ -79,17 +82,10 @@ def infill(
     result = Infilling()
     tokens = iter(())
     if limits.max_tokens > 0:
-        n_answer = min(limits.max_tokens, max(1, int(cache.max_len * ANSWER_SHARE)))
-        prompt = fim_prompt(tokenizer, text, cache.max_len - n_answer, order)
+        n_answer = min(limits.max_tokens, max(1, int(max_len * ANSWER_SHARE)))
+        prompt = fim_prompt(tokenizer, text, max_len - n_answer, order)
         result.is_truncated = prompt.is_truncated
-        tokens = generate(
-            cache,
-            prompt.ids,
-            limits,
-            sampling=sampling,
-            stop_ids=tokenizer.stop_ids,
-            progress=result.progress,
-        )
+        tokens = decode(prompt.ids, limits, result.progress)
     for shown in _shown(tokens, TextStream(tokenizer), place, result, max_line_s):
         if on_text and len(shown.text) > len(result.text):
             on_text(shown.text[len(result.text) :])

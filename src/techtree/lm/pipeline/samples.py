@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from techtree.lm.data.corpus import Document
 from techtree.lm.infer.fim_prompt import FimText
-from techtree.lm.infer.generate import Limits, PrefixCache
+from techtree.lm.infer.generate import PrefixCache, decoder
 from techtree.lm.infer.infill import infill
+from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
 from techtree.lm.model.language_model import LanguageModel
@@ -29,6 +30,7 @@ def make_samples(
         ``actual``; fewer than asked for where no more documents have a line to cut.
     """
     cache = PrefixCache(model, model.config.max_seq_len)
+    decode = decoder(cache, SamplingParams(), tokenizer.stop_ids)
     samples = []
     # In the order of a hash: by path they would all come from one package.
     for document in sorted(documents, key=lambda d: hashlib.blake2b(d.text.encode("utf-8")).digest()):
@@ -40,7 +42,7 @@ def make_samples(
         place = Place(prefix, newline + below, lines="single")
         text = FimText(prefix, newline + below)
         limits = Limits(max_tokens=MAX_TOKENS)
-        written = infill(tokenizer, cache, text, place, limits, sampling=SamplingParams())
+        written = infill(tokenizer, decode, cache.max_len, text, place, limits)
         samples.append(
             {
                 "path": document.path,

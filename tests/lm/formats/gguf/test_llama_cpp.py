@@ -19,7 +19,8 @@ from techtree.lm.formats.gguf.architecture import shape_metadata
 from techtree.lm.formats.gguf.layout import tensor_sources
 from techtree.lm.formats.gguf.vocabulary import vocabulary_metadata
 from techtree.lm.formats.gguf_file import write_gguf
-from techtree.lm.infer.generate import Limits, PrefixCache, generate
+from techtree.lm.infer.generate import PrefixCache, generate
+from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.sampling import SamplingParams
 
 pytestmark = MARKS
