@@ -349,6 +349,12 @@ class Tokenizer:
         return frozenset({*marks, *self.end_ids, *self._settings.end_ids, *self._settings.special_ids})
 
     @cached_property
+    def can_fill_in(self) -> bool:
+        """Whether it has the three special tokens of a prompt for filling in."""
+        tokens = (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)
+        return all({token, _FOREIGN_NAMES[token]} & self._added.keys() for token in tokens)
+
+    @cached_property
     def fim_prefix_id(self) -> int:
         """The id before the text on the left of the cursor."""
         return self.special_id(FIM_PREFIX)

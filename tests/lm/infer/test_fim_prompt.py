@@ -269,3 +269,17 @@ def test_chunks_stay_the_same_while_the_prefix_grows(tiny_tokenizer):
 def test_there_must_be_room(tiny_tokenizer):
     with pytest.raises(InputError, match="room"):
         fim_prompt(tiny_tokenizer, FimText("a", "b"), 6)
+
+
+@pytest.mark.parametrize("prefix", ["", "x = 1\n", CODE])
+def test_a_model_that_never_learned_to_fill_in_goes_on_from_the_prefix(tiny_texts, prefix):
+    library = train_library_tokenizer(tiny_texts, "qwen2", vocab_size=500, special=("<|endoftext|>",))
+    library.add_tokens(["<fim_prefix>", "<fim_suffix>"])  # two of three are not enough
+    tokenizer = Tokenizer(library)
+    prompt = fim_prompt(tokenizer, FimText(prefix, "after", (Chunk("b.py", "y"),)), 10_000)
+    assert prompt.ids == (tokenizer.encode(prefix) or [tokenizer.end_of_text_id])
+    assert not prompt.is_truncated
+    short = fim_prompt(tokenizer, FimText(CODE, ""), 20)
+    assert short.is_truncated
+    assert 0 < len(short.ids) <= 20
+    assert CODE.endswith(tokenizer.decode(short.ids))

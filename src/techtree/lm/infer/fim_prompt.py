@@ -3,9 +3,11 @@
     extra...  <fim_prefix> prefix <fim_suffix> suffix <fim_middle>            in the order "psm"
     extra...  <fim_prefix> <fim_suffix> suffix <fim_middle> prefix            in the order "spm"
     extra:    <file_sep> filename newline text
+    prefix                                                                  without these special tokens
 
-The models of this project learn both orders. In "spm" the prefix stands last: while somebody types, the
-prompt only grows at its end, and everything before is in the cache.
+A tokenizer without the special tokens is that of a model that never learned to fill in; it goes on where the
+prefix ends. The models of this project learn both orders. In "spm" the prefix stands last: while somebody
+types, the prompt only grows at its end, and everything before is in the cache.
 
 Text is encoded without special tokens: a file that contains `<fim_middle>` is a file, not a command. What an
 editor has cut within a character is no text: half of a surrogate pair becomes U+FFFD.
@@ -81,7 +83,7 @@ def fim_prompt(tokenizer: Tokenizer, text: FimText, max_tokens: int, order: Orde
     Parameters
     ----------
     tokenizer
-        It must know the special tokens.
+        The model's.
     text
         The prefix keeps its end, the suffix its start.
     max_tokens
@@ -97,6 +99,10 @@ def fim_prompt(tokenizer: Tokenizer, text: FimText, max_tokens: int, order: Orde
     if max_tokens < MIN_PROMPT_TOKENS:
         raise InputError(f"a prompt needs room for {MIN_PROMPT_TOKENS} tokens or more; got {max_tokens}")
     text = _whole(text)
+    if not tokenizer.can_fill_in:
+        prefix, is_cut = last_lines(tokenizer, text.prefix, max_tokens)
+        # Before the first token of a text stands the end of another.
+        return FimPrompt(prefix or [tokenizer.end_of_text_id], is_cut)
     room = max_tokens - N_SENTINELS
     suffix, suffix_is_cut = first_tokens(tokenizer, text.suffix, int(room * SUFFIX_SHARE))
     prefix, prefix_is_cut = last_lines(tokenizer, text.prefix, room - len(suffix))
