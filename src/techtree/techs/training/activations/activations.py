@@ -131,7 +131,7 @@ def gelu_tanh(x: Tensor) -> Tensor:
     [-0.158808, 0.0, 0.841192]
     """
     near = np.clip(x.data, -10, 10)  # beyond, tanh(u) is -1 or 1 in float64, and a cube may overflow
-    t = np.tanh(math.sqrt(2 / math.pi) * (near + 0.044715 * near**3))
+    t = np.tanh(math.sqrt(2 / math.pi) * (near + 0.044715 * near * near * near))
 
     def pull_back(g):
         rise = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * near * near)

@@ -125,7 +125,7 @@ def _silu_with_the_slope_of_a_constant_gate(x):
 
 
 _ERF = "(1 + erf(x.data / math.sqrt(2))) / 2"
-_CUBE = "near + 0.044715 * near**3)"
+_CUBE = "near + 0.044715 * near * near * near)"
 _RISE = "rise = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * near * near)"
 
 MISTAKES = {
@@ -227,7 +227,7 @@ MISTAKES = {
         (_RISE, _RISE.replace("0.0", "0.")),
     ],
     "gelu_tanh squares x instead of cubing it": [
-        (_CUBE, _CUBE.replace("**3", "**2")),
+        (_CUBE, _CUBE.replace(" * near * near * near", " * near * near")),
         (_RISE, _RISE.replace("3 * 0.044715 * near * near", "2 * 0.044715 * near")),
     ],
     "gelu_tanh has sqrt(2 pi) in place of sqrt(2 / pi)": [
