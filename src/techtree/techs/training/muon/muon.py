@@ -170,7 +170,7 @@ class Muon(Optimizer):
 
 
 def split_parameters(
-    model: Module, others: Collection[str] = ("embedding", "head")
+    model: Module, others: Collection[str] = ("embedding", "token_embedding", "position_embedding", "head")
 ) -> tuple[list[Parameter], list[Parameter]]:
     """Tell the matrices that Muon is for from what is left to AdamW.
 

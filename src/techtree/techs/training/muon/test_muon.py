@@ -382,6 +382,11 @@ def test_names_at_any_depth_and_in_their_own_case(impl):
     matrices, rest = impl.split_parameters(model)
     assert names(model, matrices) == ["deep.a.1.b.Head", "Embedding", "embeddings", "empty"]
     assert names(model, rest) == ["deep.a.0.b.head.c.0"]
+    usual = ("embedding", "token_embedding", "position_embedding", "head")
+    model = Branch(**{name: Branch(weight=matrix()) for name in (*usual, "embedding_norm", "type_embedding")})
+    matrices, rest = impl.split_parameters(model)
+    assert names(model, rest) == [f"{name}.weight" for name in usual]
+    assert names(model, matrices) == ["embedding_norm.weight", "type_embedding.weight"]
 
 
 def test_a_shared_parameter_is_in_one_list_once(impl):

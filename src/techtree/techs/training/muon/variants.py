@@ -130,7 +130,10 @@ MISTAKES = {
         )
     ],
     "split_parameters leaves out the names that it is given and looks for its own": [
-        ("set(others).intersection", "{'embedding', 'head'}.intersection")
+        (
+            "set(others).intersection",
+            "{'embedding', 'token_embedding', 'position_embedding', 'head'}.intersection",
+        )
     ],
 }
 
@@ -196,7 +199,7 @@ class _PlainMuon(Optimizer):
         weights[...] = shrunk - options["lr"] * longer * direction
 
 
-def _split_in_two_passes(model, others=("embedding", "head")):
+def _split_in_two_passes(model, others=("embedding", "token_embedding", "position_embedding", "head")):
     named = list(model.named_parameters())
     rest = [p for name, p in named if len(p.shape) < 2 or any(f".{each}." in f".{name}." for each in others)]
     known = {id(p) for p in rest}
