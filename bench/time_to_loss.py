@@ -1,9 +1,9 @@
 """Time to nanoGPT's loss on the characters of Shakespeare: `time_to_loss.py --nanogpt PATH`.
 
-nanoGPT trains by its own recipe for a CPU, and we by the speedrun preset, in turns, each in a fresh process
-on the same cores. The time is that of the whole process: imports, data, training, checkpoint. Then this
-program evaluates the checkpoints of both in the same way, over the whole held-out text in windows of 64
-characters.
+nanoGPT trains by its own recipe for a CPU, and we by the speedrun preset and by the tree's lessons on NumPy,
+in turns, each in a fresh process on the same cores. The time is that of the whole process: imports, data,
+training, checkpoint. Then this program evaluates all checkpoints in the same way, over the whole held-out
+text in windows of 64 characters.
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 import nanogpt
+import numpy_speedrun
 from evaluation import held_out_loss
 from report import again, conditions, run, table
 from shakespeare import WINDOW, Characters, default_path, read
@@ -27,8 +28,10 @@ from speedrun import SPEED
 from techtree.errors import InputError
 from techtree.lm.train import checkpoint_folder
 from techtree.lm.train.run import load_model
+from techtree.techs.autodiff.tensor_autodiff import no_grad
 
 SPEEDRUN = Path(__file__).with_name("speedrun.py")
+NUMPY_SPEEDRUN = Path(__file__).with_name("numpy_speedrun.py")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Config:
     """How often each trains; the time is the median. Ours has another seed each time."""
     n_steps: int = 80
     """How long ours trains."""
+    n_numpy_steps: int = 300
+    """How long the lessons' code on NumPy trains; 0 leaves it out."""
     shares: tuple[float, ...] = ()
     """Train ours also for these shares of nanoGPT's time, once each."""
     text: Path = field(default_factory=default_path)
@@ -74,19 +79,21 @@ def main(config: Config) -> None:
     if config.nanogpt is not None:
         nanogpt.check(config.nanogpt)
     text = read(config.text)
-    ours, theirs = [], []
+    ours, theirs, lessons = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for i in range(config.runs):
             if config.nanogpt is not None:
                 theirs.append(_theirs(config.nanogpt, folder / f"nanogpt-{i}", text, config))
             ours.append(_ours(folder / f"ours-{i}", text, config, config.n_steps, seed=i))
+            if config.n_numpy_steps:
+                lessons.append(_lessons(folder / f"lessons-{i}", text, config, seed=i))
         longer = []
         for i, share in enumerate(config.shares):
             n_steps = steps_for(share * _median(theirs), ours)
             longer.append(_ours(folder / f"longer-{i}", text, config, n_steps, seed=0))
     packages = conditions("torch", "numpy", n_threads=torch.get_num_threads())
-    print(f"{packages}\n\n{compared(ours, theirs, longer)}\n")
+    print(f"{packages}\n\n{compared(ours, theirs, longer, lessons)}\n")
     if config.nanogpt is None:
         print(f"nanoGPT was skipped: {nanogpt.ADVICE}")
     else:
@@ -94,9 +101,15 @@ def main(config: Config) -> None:
     print(again())
 
 
-def compared(ours: Sequence[Result], theirs: Sequence[Result], longer: Sequence[Result]) -> str:
+def compared(
+    ours: Sequence[Result],
+    theirs: Sequence[Result],
+    longer: Sequence[Result],
+    lessons: Sequence[Result] = (),
+) -> str:
     """Return the table: medians of the times, and the worst of the losses."""
     rows = [_row("nanoGPT", theirs, theirs)] if theirs else []
+    rows += [_row("techtree's lessons, NumPy", lessons, theirs)] if lessons else []
     rows.append(_row("techtree speedrun", ours, theirs))
     rows += [_row("techtree speedrun", [one], theirs) for one in longer]
     head = ["program", "parameters", "steps", "held-out loss", "seconds (all runs)", "share of nanoGPT's"]
@@ -145,6 +158,23 @@ def _ours(folder: Path, text: Characters, config: Config, n_steps: int, seed: in
     return Result(
         seconds, held_out_loss(model, text.held_out, WINDOW), n_parameters, n_steps, speed["seconds"]
     )
+
+
+def _lessons(folder: Path, text: Characters, config: Config, seed: int) -> Result:
+    folder.mkdir()
+    command = [sys.executable, str(NUMPY_SPEEDRUN), str(folder), "--seed", str(seed)]
+    command += ["--n-steps", str(config.n_numpy_steps), "--text", str(config.text.resolve())]
+    seconds = timed(command, folder, config.threads)
+    model = numpy_speedrun.load(folder, len(text.alphabet))
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        with no_grad():
+            return torch.from_numpy(model(ids.numpy()).data)
+
+    n_parameters = sum(p.data.size for p in model.parameters())
+    loss = held_out_loss(logits, text.held_out, WINDOW)
+    speed = json.loads((folder / numpy_speedrun.SPEED).read_text(encoding="utf-8"))
+    return Result(seconds, loss, n_parameters, config.n_numpy_steps, speed["seconds"])
 
 
 def timed(command: Sequence[str], cwd: Path, n_threads: int) -> float:

@@ -1,8 +1,10 @@
+import subprocess
 import sys
 
 import pytest
 
 import loading
+import numpy_speedrun
 import report
 import throughput
 import time_to_loss
@@ -50,6 +52,35 @@ def test_time_to_loss_shows_the_worst_loss_and_the_median_time():
         "share of nanoGPT's": "1/1.0",
     }
     assert second[3:] == ["1.9000 (best 1.8000)", "3.0 (3.0 2.0 4.0)", "1/20.0"]
+    lessons = [time_to_loss.Result(30.0, 1.7, 820, 300)]
+    *_, first, second, _ = cells(time_to_loss.compared(ours, theirs, [], lessons))
+    assert (first[0], second[0], second[3:]) == (
+        "nanoGPT",
+        "techtree's lessons, NumPy",
+        ["1.7000", "30.0", "1/2.0"],
+    )
+
+
+def test_the_lessons_train_on_numpy_alone(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, that is the question\n" * 40, encoding="utf-8")
+    program = time_to_loss.NUMPY_SPEEDRUN
+    words = [str(tmp_path), "--text", str(text), "--n-steps", "12", "--n-rows", "4", "--show-every", "3"]
+    code = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv.pop(1), run_name="__main__")
+finally:
+    assert "torch" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, str(program), *words]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    losses = [float(line.split()[1]) for line in run.stdout.splitlines()]
+    assert len(losses) == 4
+    assert losses[-1] < 0.7 * losses[0]
+    model = numpy_speedrun.load(tmp_path, len(set(text.read_text(encoding="utf-8"))))
+    assert sum(p.data.size for p in model.parameters()) > 700_000
 
 
 def test_steps_that_fit_a_time():
