@@ -1,4 +1,4 @@
-"""The product's loss in pieces equals the lesson's on whole logits: value, and gradients of vectors and table."""
+"""The product's loss in pieces equals the lesson's on whole logits, as do its gradients."""
 
 import numpy as np
 import pytest
