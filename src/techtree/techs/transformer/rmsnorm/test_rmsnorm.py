@@ -1,0 +1,414 @@
+"""Oracles: values by hand, and the formula with `math.fsum`, row by row and entry by entry."""
+
+import math
+
+import numpy as np
+import pytest
+
+from techtree.techs import aim, battery
+from techtree.techs.autodiff.modules import Module, Parameter
+from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
+
+FLOATS = (np.float64, np.float32, np.float16)
+
+
+def made(impl, weight, **options):
+    """Return a norm with a given weight."""
+    weight = np.asarray(weight)
+    norm = impl.RMSNorm(len(weight), dtype=weight.dtype.type, **options)
+    norm.load_state_dict({"weight": weight})
+    return norm
+
+
+def test_by_hand(impl):
+    """The mean square is 25, the root of 25 + 11 is 6: the row becomes [1/6, 7/6], and [1, 14] by the weight.
+
+    Backwards h = [6, 0], whose mean with the row is 1/2; a sixth of h - 1/2 [1/6, 7/6].
+    """
+    norm = made(impl, [6.0, 12.0], eps=11.0)
+    x = Tensor([1.0, 7.0], requires_grad=True)
+    y = norm(x)
+    battery.check_equal(y.data, [1.0, 14.0], ulps=4)
+    y.backward(np.array([1.0, 0.0]))
+    battery.check_equal(x.grad, [1 - 1 / 72, -7 / 72], ulps=8)
+    battery.check_equal(norm.weight.grad, [1 / 6, 0.0], ulps=4)
+
+
+def test_rows_by_hand(impl):
+    """Two rows, each with its own mean square; the weight gets the sum over both."""
+    norm = made(impl, [6.0, 6.0], eps=11.0)
+    y = norm(Tensor([[1.0, 7.0], [-5.0, 5.0]]))
+    battery.check_equal(y.data, [[1.0, 7.0], [-5.0, 5.0]], ulps=4)
+    y.backward(np.array([[1.0, 2.0], [3.0, 6.0]]))
+    battery.check_equal(norm.weight.grad, [1 / 6 - 15 / 6, 14 / 6 + 30 / 6], ulps=8)
+
+
+def test_what_a_norm_holds(impl):
+    norm = impl.RMSNorm(3)
+    assert isinstance(norm, Module)
+    assert [(name, each.shape) for name, each in norm.named_parameters()] == [("weight", (3,))]
+    assert isinstance(norm.weight, Parameter)
+    assert norm.weight.requires_grad
+    assert norm.weight.dtype == np.float64
+    assert (norm.weight.data == 1).all()
+    for dtype in (np.float16, np.float32):
+        assert impl.RMSNorm(3, dtype=dtype).weight.dtype == dtype
+    with no_grad():
+        assert impl.RMSNorm(3).weight.requires_grad
+
+
+@pytest.mark.parametrize("of_weight", FLOATS)
+@pytest.mark.parametrize("of_x", FLOATS)
+def test_the_result_has_the_dtype_of_x(impl, of_x, of_weight):
+    norm = impl.RMSNorm(4, dtype=of_weight)
+    x = Tensor(np.arange(8, dtype=of_x).reshape(2, 4), requires_grad=True)
+    y = norm(x)
+    assert y.dtype == of_x
+    y.backward(np.ones((2, 4)))
+    assert x.grad.dtype == of_x
+    assert norm.weight.grad.dtype == of_weight
+
+
+def test_eps(impl):
+    """The default is 1e-6, under the root: a row of size 1e-3 comes out with 0.707, not with 0.999."""
+    for size in (3.0, 1e-1, 1e-2, 3e-3, 1e-3, 1e-4, 1e-7):
+        x = Tensor([-size, size])
+        for eps in (1e-6, 1e-5, 1e-12, 1e-16, 1e-30, 1e-100, 1e-3, 0.5, 1.0, 3.0, 1e6):
+            expected = size / math.sqrt(size * size + eps)
+            options = {} if eps == 1e-6 else {"eps": eps}
+            got = impl.RMSNorm(2, **options)(x).data
+            told = f"the row [-{size}, {size}] with eps {eps}"
+            battery.check_equal(got, [-expected, expected], ulps=16, label=told)
+
+
+def test_what_is_refused(impl):
+    for width in (0, -1, -7):
+        battery.refuses(impl.RMSNorm, width)
+    for eps in (0, 0.0, -0.0, -1e-300, -1e-6, -1.0, -7, -math.inf, math.nan):
+        battery.refuses(impl.RMSNorm, 3, eps=eps)
+        battery.refuses(impl.RMSNorm, 3, eps)
+        battery.refuses(impl.RMSNorm, 1, eps=eps, dtype=np.float32)
+    for width in (1, 3, 4):
+        norm = impl.RMSNorm(width)
+        for shape in [
+            (),
+            (0,),
+            (1,),
+            (2,),
+            (3,),
+            (4,),
+            (4, 2),
+            (3, 1),
+            (1, 2),
+            (4, 5),
+            (5, 0),
+            (0, 2),
+            (3, 4, 6),
+        ]:
+            if shape[-1:] != (width,):
+                battery.refuses(norm, Tensor(np.ones(shape)))
+
+
+def test_norms_share_nothing(impl):
+    first, second = impl.RMSNorm(3), impl.RMSNorm(3)
+    first.weight.data += 1
+    assert (second.weight.data == 1).all()
+    assert (impl.RMSNorm(3).weight.data == 1).all()
+
+
+def test_the_weight_may_be_changed_and_exchanged(impl):
+    norm, other = made(impl, [6.0, 12.0], eps=11.0), made(impl, [60.0, 6.0])
+    x = Tensor([1.0, 7.0])
+    norm(x)
+    norm.weight.data *= 2
+    battery.check_equal(norm(x).data, [2.0, 28.0], ulps=4)
+    norm.weight.data = np.array([6.0, 6.0])
+    battery.check_equal(norm(x).data, [1.0, 7.0], ulps=4)
+    norm.weight = other.weight
+    y = norm(x)
+    battery.check_equal(y.data, [10.0, 7.0], ulps=4)
+    y.backward(np.array([1.0, 1.0]))
+    battery.check_equal(other.weight.grad, [1 / 6, 7 / 6], ulps=4)
+
+
+def test_gradients_flow_where_they_are_wanted(impl):
+    norm = made(impl, [6.0, 12.0], eps=11.0)
+    x = Tensor([1.0, 7.0], requires_grad=True)
+    assert norm(Tensor([1.0, 7.0])).requires_grad
+    with no_grad():
+        assert not norm(x).requires_grad
+    first, second = norm(x), norm(x)
+    (first + second).backward(np.array([1.0, 0.0]))
+    battery.check_equal(x.grad, [2 - 2 / 72, -14 / 72], ulps=8)
+    battery.check_equal(norm.weight.grad, [2 / 6, 0.0], ulps=8)
+    first.backward(np.array([1.0, 0.0]))
+    battery.check_equal(x.grad, [3 - 3 / 72, -21 / 72], ulps=16)
+    norm.weight.requires_grad = False
+    assert not norm(Tensor([1.0, 7.0])).requires_grad
+    assert norm(x).requires_grad
+
+
+def test_the_backward_pass_belongs_to_its_own_call(impl):
+    """Two calls with different rows; the earlier one is asked last."""
+    norm = made(impl, [6.0, 12.0], eps=11.0)
+    one, two = Tensor([1.0, 7.0], requires_grad=True), Tensor([[0.0, 0.0]], requires_grad=True)
+    first, second = norm(one), norm(two)
+    second.backward(np.array([[1.0, 0.0]]))
+    first.backward(np.array([1.0, 0.0]))
+    battery.check_equal(one.grad, [1 - 1 / 72, -7 / 72], ulps=8)
+    battery.check_equal(two.grad, [[6 / math.sqrt(11), 0.0]], ulps=8)
+
+
+def normalized(x, eps):
+    """Return the normalized rows and 1 / sqrt(mean square + eps) of each."""
+    n = x.shape[-1]
+    squares = [math.fsum([each * each for each in row]) / n for row in x.reshape(-1, n).tolist()]
+    inverse = np.array([1 / math.sqrt(square + eps) for square in squares]).reshape(*x.shape[:-1], 1)
+    return x * inverse, inverse
+
+
+def slow(x, weight, eps=1e-6):
+    return normalized(x, eps)[0] * weight
+
+
+def slow_gradients(g, x, weight, eps=1e-6):
+    """Row by row; each entry of a row moves all others: the full matrix of derivatives for short rows."""
+    y, inverse = normalized(x, eps)
+    n = x.shape[-1]
+    flat_y, flat_g = y.reshape(-1, n), g.reshape(-1, n)
+    of_x = np.zeros((len(flat_y), n))
+    for r, (row, arriving) in enumerate(zip(flat_y, flat_g * weight, strict=True)):
+        if n <= 40:
+            of_x[r] = (np.eye(n) - np.outer(row, row) / n) @ arriving * inverse.reshape(-1)[r]
+        else:
+            of_x[r] = (arriving - row * (math.fsum(arriving * row) / n)) * inverse.reshape(-1)[r]
+    return [of_x.reshape(x.shape), np.array([math.fsum(column) for column in (flat_g * flat_y).T])]
+
+
+def test_the_matrix_of_derivatives_is_right():
+    """The oracle's own derivatives, against differences."""
+    rng = np.random.default_rng(5)
+    x, weight, g = rng.normal(size=(2, 5)), rng.normal(size=5), rng.normal(size=(2, 5))
+    expected = battery.numerical_gradients(lambda *a: float((g * slow(*a)).sum()), x, weight)
+    for got, wanted in zip(slow_gradients(g, x, weight), expected, strict=True):
+        assert np.abs(got - wanted).max() < 1e-8
+
+
+SIZES = {"n": (1, 2, 7, 33, 130, 1000)}
+LEADING = [(1,), (0,), (2, 3), (3, 2), (2, 1, 3, 1), (2, 1, 2, 1, 1, 2), (140,)]
+OPTIONS = ({}, {"eps": 1e-12}, {"eps": 0.3})
+
+
+def sizes():
+    """Besides the usual ones, more axes and more rows than the source has numbers."""
+    more = [((2, 1) * n)[:n] for n in aim.whole(3, 16)] + [(n,) for n in aim.sizes(at_most=5000)]
+    return {**SIZES, "...": [*LEADING, *more]}
+
+
+def standing_out():
+    """Rows of zeros with one 1, which becomes the root of the width, or nearly."""
+    for n in (600, 3000, *(min(c * c + 2 * c, 20_000) for c in aim.whole(3, 150))):
+        x = np.zeros((2, n))
+        x[0, 0] = x[1, -1] = 1
+        yield x
+
+
+def special_values(rng):
+    return {
+        "around 1e4": lambda shape: 1e4 + rng.normal(size=shape),
+        "around -300": lambda shape: -300 + rng.normal(size=shape),
+        "large": lambda shape: rng.normal(size=shape) * 1e4,
+        "tiny": lambda shape: rng.normal(size=shape) * 1e-4,
+        "equal": np.ones,
+        "zeros of both signs": lambda shape: np.where(np.arange(math.prod(shape)) % 2, 0.0, -0.0).reshape(
+            shape
+        ),
+        "one far out": lambda shape: np.concatenate([np.full(math.prod(shape) - 1, 0.5), [1e3]]).reshape(
+            shape
+        ),
+    }
+
+
+def found_cases(rng):
+    values = special_values(rng)
+    found = battery.cases(
+        rng,
+        "... n, n",
+        sizes=sizes(),
+        values=values,
+        options=OPTIONS,
+        dtypes=FLOATS[:2],
+        at_most=5000,
+        largest=1e12,
+    )
+    for x in standing_out():
+        found.append(
+            battery.Case(f"one entry of {x.shape[-1]} stands out", (x, rng.normal(size=x.shape[-1])))
+        )
+    for label, make in values.items():  # once more in float32
+        drawn = (make((3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32))
+        found.append(battery.Case(f"{label}, float32", drawn))
+    return found
+
+
+def test_rows_everywhere(impl, rng):
+    """No differences are taken, so each entry is right in nearly all its digits."""
+    battery.sweep(
+        lambda x, weight, **options: made(impl, weight, **options)(Tensor(x)), slow, found_cases(rng), ulps=24
+    )
+
+
+def test_gradients_everywhere(impl, rng):
+    def function(x, weight, **options):
+        norm = impl.RMSNorm(weight.shape[0], dtype=weight.dtype.type, **options)
+        norm.weight = weight
+        return norm(x)
+
+    def size(x, weight, eps=1e-6):
+        y, inverse = normalized(x, eps)
+        largest = np.abs(y).max(initial=0)
+        steep = inverse.max(initial=0) * (1 + np.abs(weight).max(initial=0)) * (1 + largest) ** 2
+        return 4 * (steep + (1 + largest) * math.sqrt(1 + x.size / x.shape[-1]))
+
+    found = found_cases(rng)
+    battery.sweep_gradients(
+        function, slow_gradients, found, tensor=Parameter, rng=rng, ulps=24, magnitude=size
+    )
+
+
+HALF = {
+    "ordinary": lambda rng, shape: rng.normal(size=shape),
+    "squares overflow": lambda rng, shape: 3000 * rng.normal(size=shape),
+    "sums overflow": lambda rng, shape: 100 + 50 * rng.normal(size=shape),
+    "squares vanish": lambda rng, shape: 1e-4 * rng.normal(size=shape),
+    "the ends": lambda rng, shape: rng.choice([-65504.0, 65504.0], size=shape),
+}
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_float16_computes_in_float32(impl, rng, name):
+    """Rounded once or twice at the end, and never in between, so that nothing of the row's size is lost."""
+    for shape in [(1,), (7,), (2, 33), (3, 600), (2, 5000)]:
+        x = HALF[name](rng, shape).astype(np.float16)
+        weight = rng.normal(size=shape[-1]).astype(np.float16)
+        norm, leaf = made(impl, weight), Tensor(x, requires_grad=True)
+        y = norm(leaf)
+        wide = x.astype(float), weight.astype(float)
+        clean, inverse = normalized(wide[0], 1e-6)
+        told = f"{name}, {shape}"
+        battery.check_equal(y.data, slow(*wide), ulps=3, dtype=np.float16, label=told)
+        g = rng.normal(size=shape).astype(np.float16)
+        y.backward(g)
+        of_x, of_weight = slow_gradients(g.astype(float), *wide)
+        size = inverse * np.abs(g.astype(float) * wide[1]).max() * (1 + np.abs(clean)) / 100
+        battery.check_equal(leaf.grad, of_x, ulps=4, magnitude=size, dtype=np.float16, label=told)
+        size = np.abs(g.astype(float) * clean).reshape(-1, shape[-1]).sum(axis=0)
+        battery.check_equal(norm.weight.grad, of_weight, ulps=2, magnitude=size, dtype=np.float16, label=told)
+
+
+def test_many_rows_in_float16(impl):
+    """Sums over rows go on beyond 2048, where adding 1 in float16 changes nothing."""
+    norm = made(impl, np.ones(2, np.float16), eps=11.0)
+    x = np.tile(np.array([6.0, 6.0], np.float16) * 5, (6000, 1))
+    norm(Tensor(x)).backward(np.ones((6000, 2), np.float16))
+    expected = 6000 * 30 / math.sqrt(911)
+    battery.check_equal(norm.weight.grad, [expected, expected], ulps=2, dtype=np.float16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes"), [(np.float64, (1e20, 1e100, 1e-100)), (np.float32, (1e8, 1e10, 1e-10))]
+)
+def test_entries_of_any_size(impl, rng, dtype, sizes):
+    """Nothing overflows; where the mean square is far below eps, a row is multiplied by 1 / sqrt(eps)."""
+    for size in sizes:
+        x = (rng.normal(size=(3, 8)) * size).astype(dtype)
+        weight = rng.normal(size=8).astype(dtype)
+        norm, leaf = made(impl, weight), Tensor(x, requires_grad=True)
+        y = norm(leaf)
+        g = rng.normal(size=(3, 8)).astype(dtype)
+        y.backward(g)
+        plain, wide = x.astype(float), weight.astype(float)
+        battery.check_equal(y.data, slow(plain, wide), ulps=24, dtype=dtype)
+        of_x, of_weight = slow_gradients(g.astype(float), plain, wide)
+        inverse = normalized(plain, 1e-6)[1]
+        battery.check_equal(leaf.grad, of_x, ulps=64, magnitude=20 * inverse, dtype=dtype)
+        battery.check_equal(norm.weight.grad, of_weight, ulps=64, magnitude=min(size * 1e4, 8), dtype=dtype)
+        assert np.isfinite(leaf.grad).all()
+
+
+def test_one_row_does_not_touch_another(impl, rng):
+    """A row that is infinite or NaN spoils itself alone."""
+    x = rng.normal(size=(4, 3, 6))
+    expected = impl.RMSNorm(6)(Tensor(x)).data
+    spoilt = x.copy()
+    spoilt[1, 2] = np.nan
+    spoilt[3, 0, 2] = np.inf
+    with np.errstate(all="ignore"):
+        got = impl.RMSNorm(6)(Tensor(spoilt)).data
+    others = np.ones((4, 3), bool)
+    others[1, 2] = others[3, 0] = False
+    battery.check_equal(got[others], expected[others], ulps=8)
+
+
+def test_training_and_use_are_alike(impl, rng):
+    norm, x = made(impl, rng.normal(size=5)), Tensor(rng.normal(size=(3, 5)))
+    assert np.array_equal(norm.train()(x).data, norm.eval()(x).data)
+    kept = norm.state_dict()
+    for _ in range(20):
+        norm(Tensor(rng.normal(size=(3, 5)) + 100))
+    assert all(np.array_equal(kept[name], value) for name, value in norm.state_dict().items())
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-6, 0.1])
+@pytest.mark.parametrize("of_weight", FLOATS)
+@pytest.mark.parametrize("of_x", FLOATS)
+def test_dtypes_mix(impl, rng, of_x, of_weight, eps):
+    """What is narrow is exact in what is wide: only the results are rounded."""
+    x = rng.normal(size=(5, 33)).astype(of_x)
+    x[1] /= 128
+    weight = 2 * rng.normal(size=33).astype(of_weight)
+    norm, leaf = made(impl, weight, eps=eps), Tensor(x, requires_grad=True)
+    y = norm(leaf)
+    wide = [x.astype(float), weight.astype(float)]
+    clean, inverse = normalized(wide[0], eps)
+    told = f"x {np.dtype(of_x).name}, parameters {np.dtype(of_weight).name}, eps {eps}"
+    size = np.abs(clean * wide[1])
+    battery.check_equal(y.data, slow(*wide, eps=eps), ulps=8, magnitude=size, dtype=of_x, label=told)
+    g = rng.normal(size=x.shape).astype(of_x)
+    y.backward(g)
+    of_leaf, *expected = slow_gradients(g.astype(float), *wide, eps=eps)
+    size = 8 * inverse * (1 + np.abs(clean)) / (16 if of_x is np.float16 else 1)
+    battery.check_equal(leaf.grad, of_leaf, ulps=8, magnitude=size, dtype=of_x, label=told)
+    # Narrow parameters do not make their gradients less exact than one rounding; a narrow x does.
+    coarse = max(np.finfo(of_weight).eps, np.finfo(np.result_type(of_x, np.float32)).eps)
+    size = 8 * np.abs(g.astype(float) * np.maximum(np.abs(clean), 1)).sum(axis=0)
+    for name, wanted in zip(("weight",), expected, strict=True):
+        got = getattr(norm, name).grad
+        assert got.dtype == of_weight
+        assert (np.abs(got - wanted) <= coarse * (2 * np.abs(wanted) + size)).all(), f"{told}: {name}"
+
+
+def test_large_gradients_and_weights_in_float16(impl, rng):
+    """Their product is beyond float16, the gradient of x is not."""
+    x, g = (
+        (3000 * rng.normal(size=(3, 8))).astype(np.float16),
+        (500 * rng.normal(size=(3, 8))).astype(np.float16),
+    )
+    weight = (500 + 100 * rng.normal(size=8)).astype(np.float16)
+    norm, leaf = made(impl, weight), Tensor(x, requires_grad=True)
+    norm(leaf).backward(g)
+    of_x, of_weight = slow_gradients(g.astype(float), x.astype(float), weight.astype(float))
+    battery.check_equal(leaf.grad, of_x, ulps=2, magnitude=1, dtype=np.float16)
+    battery.check_equal(norm.weight.grad, of_weight, ulps=2, magnitude=1, dtype=np.float16)
+
+
+def test_one_gradient_for_two_rows(impl, rng):
+    """The same array arrives at both calls, and each has its own gradient."""
+    x, g = rng.normal(size=(2, 3, 5)), rng.normal(size=(3, 5))
+    weight = rng.normal(size=5)
+    norm, leaves = made(impl, weight), [Tensor(each, requires_grad=True) for each in x]
+    (norm(leaves[0]) + norm(leaves[1])).backward(g)
+    found = [slow_gradients(g, each, weight) for each in x]
+    for leaf, (of_x, _) in zip(leaves, found, strict=True):
+        battery.check_equal(leaf.grad, of_x, ulps=64, magnitude=4)
+    battery.check_equal(norm.weight.grad, found[0][1] + found[1][1], ulps=64, magnitude=4)
