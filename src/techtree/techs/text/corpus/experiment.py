@@ -59,7 +59,6 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
     return {
         "n_files": len(files),
         "exact": exact,
-        "estimated": estimated,
         "met": met,
         "error": {str(n): _error(exact, estimated, n) for n in SIGNATURES},
         "similarity": similarity,
