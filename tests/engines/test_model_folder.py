@@ -1,10 +1,11 @@
 """Which model is taken when nobody names one."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from techtree.engines.model_folder import MODEL_FILES, WEIGHT_FILES, find_model_folder
+from techtree.engines.model_folder import MODEL_FILES, WEIGHT_FILES, find_model_folder, model_name
 from techtree.errors import InputError
 
 ONE_FILE, SHARDED = ((*MODEL_FILES, weights) for weights in WEIGHT_FILES)
@@ -54,3 +55,15 @@ def test_the_current_folder_is_looked_at(tmp_path, monkeypatch):
     model = make_model(tmp_path / "runs" / "mine" / "model", age_s=-4e9)  # newer than any real one
     monkeypatch.chdir(tmp_path)
     assert find_model_folder(None) == model
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/first/model", "first"),
+        ("models/small", "small"),
+        ("runs/a\udcff\x1b/model", "a\\xff\\x1b"),  # not UTF-8, and a command to the terminal
+    ],
+)
+def test_the_name_is_the_runs(path, name):
+    assert model_name(Path(path)) == name

@@ -137,15 +137,6 @@ def test_many_threads_get_what_one_gets(engine):
         assert [done.text for done in pool.map(engine.infill, requests)] == alone
 
 
-@pytest.mark.parametrize(("path", "name"), [("runs/first/model", "first"), ("models/small", "small")])
-def test_the_name_is_the_runs(path, name):
-    from pathlib import Path
-
-    from techtree.engines.torch_engine import model_name
-
-    assert model_name(Path(path)) == name
-
-
 def test_it_serves_an_editor(engine):
     """The real engine behind the real application, once."""
     testclient = pytest.importorskip("starlette.testclient")
@@ -224,11 +215,3 @@ def test_ten_at_once_without_a_slot_are_all_answered(engine):
     alone = [engine.infill(request).text for request in requests]
     with ThreadPoolExecutor(10) as pool:
         assert [done.text for done in pool.map(engine.infill, requests)] == alone
-
-
-def test_the_name_of_a_folder_that_is_not_utf8():
-    from pathlib import Path
-
-    from techtree.engines.torch_engine import model_name
-
-    assert model_name(Path("runs/a\udcff\x1b/model")) == "a\\xff\\x1b"

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from techtree.errors import InputError
 from techtree.reading import read_regular
 from techtree.streams import escaped
+
+if TYPE_CHECKING:
+    from techtree.engines.engine import InfillRequest, InfillResult
 
 _PLACE = re.compile(r"(?P<file>.+):(?P<line>[0-9]+):(?P<column>[0-9]+)", re.DOTALL)
 
@@ -41,6 +44,12 @@ class Config:
     max_tokens: int = 64
     """Insert so many tokens at most."""
 
+    engine: Literal["torch", "numpy"] = "torch"
+    """What runs the model: PyTorch, or the lessons' own code on NumPy, which is slower and gives the same."""
+
+    mine: bool = False
+    """With the NumPy engine, in a workspace: your own technologies take the place of ours."""
+
 
 def run(config: Config) -> int:
     """Print the completion."""
@@ -49,15 +58,24 @@ def run(config: Config) -> int:
         raise InputError(f"--max-tokens must be 1 or more; got {config.max_tokens}")
     text = read_source(file)
     offset = offset_of(text, line, column, file)
+    if config.mine and config.engine != "numpy":
+        raise InputError("--mine needs the NumPy engine: add --engine numpy")
     from techtree.engines.engine import InfillRequest
     from techtree.engines.model_folder import find_model_folder
 
     folder = find_model_folder(config.model)
     request = InfillRequest(text[:offset], text[offset:], max_tokens=config.max_tokens)
-    with _no_garbage_collection():
-        from techtree.engines.torch_engine import TorchEngine
+    if config.mine:
+        result = _on_the_learners_code(folder, request)
+    elif config.engine == "numpy":
+        from techtree.engines.numpy_engine import NumpyEngine
 
-        result = TorchEngine.load(folder).infill(request)
+        result = NumpyEngine.load(folder).infill(request)
+    else:
+        with _no_garbage_collection():
+            from techtree.engines.torch_engine import TorchEngine
+
+            result = TorchEngine.load(folder).infill(request)
     if result.is_truncated:
         print("techtree: the file is longer than the model's context; it saw a part", file=sys.stderr)
     if not result.text:
@@ -70,6 +88,27 @@ def run(config: Config) -> int:
         sys.stdout.buffer.write(f"{result.text}\n".encode())
         sys.stdout.buffer.flush()
     return 0
+
+
+def _on_the_learners_code(folder: Path, request: "InfillRequest") -> "InfillResult":
+    """Answer with the technologies of the workspace that the current folder lies in; tell whose code ran."""
+    from techtree.learn import mine, workspace
+    from techtree.tree.graph import load_tree
+
+    own = workspace.require(load_tree())
+    files = mine.own_files(own)
+    mine.take(own.tree, files)
+    from techtree.engines.numpy_engine import NumpyEngine
+
+    try:
+        result = NumpyEngine.load(folder).infill(request)
+    except Exception as error:
+        failure = mine.failure(error, files)
+        if failure is None:
+            raise
+        raise failure from error
+    print(f"techtree: {mine.whose_code(own, files)}", file=sys.stderr)
+    return result
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from techtree.tree.description import hints
 from techtree.tree.graph import Tree, load_tree
 from techtree.tree.technology import Technology
 
-Action = Literal["init", "next", "start", "check", "watch", "hint", "reveal", "testout"]
+Action = Literal["init", "next", "start", "check", "watch", "hint", "reveal", "testout", "bisect"]
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,23 @@ class Config:
     stub, and check TECH grades your file (without a name: all that are stale, or else those that are begun).
     watch grades on every save. hint TECH shows one more hint each time, reveal TECH our version once yours is
     right. testout TECH is for those who know it already: stubs for a whole branch, and one check of all.
+    bisect FILE:LINE:COL finds which of your technologies makes a model answer otherwise than on our code.
     """
 
     action: Annotated[Action, tyro.conf.Positional]
     """What to do."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=())
-    """A technology, several for ``start`` and ``check``, or the folder for ``init``."""
+    """A technology, several for ``start`` and ``check``, the folder for ``init``, or a place."""
 
     seed: int | None = None
     """Of the tests' random inputs; a check prints the one that it drew."""
 
     anyway: bool = False
     """Reveal our version although yours is not right yet."""
+
+    model: Path | None = None
+    """For ``bisect``: the model's folder, runs/NAME/model; the newest finished run when left out."""
 
 
 def run(config: Config) -> int:
@@ -47,6 +51,8 @@ def run(config: Config) -> int:
     if config.action == "init":
         return _init(tree, config.names)
     mine = workspace.require(tree)
+    if config.action == "bisect":
+        return _bisect(mine, config.names, config.model)
     techs = [tree[name] for name in config.names]
     if config.action == "next":
         print(_next(mine))
@@ -237,3 +243,35 @@ def _test_out(mine: Workspace, tech: Technology, seed: int | None) -> int:
     n_unlocked = sum(state == "unlocked" for _, state in rows)
     print(f"{n_unlocked} of {len(rows)} technologies of the branch of {tech.id} are unlocked")
     return 0 if n_unlocked == len(rows) else 1
+
+
+def _bisect(mine: Workspace, names: tuple[str, ...], model: Path | None) -> int:
+    """Tell which of the learner's technologies changes what a model says at a place in a file."""
+    if len(names) != 1:
+        raise InputError("where? techtree learn bisect FILE:LINE:COL, as for techtree complete")
+    from techtree.cli.complete import offset_of, parse_place, read_source
+    from techtree.engines.model_folder import find_model_folder
+    from techtree.engines.numpy_engine import MAX_CONTEXT_LENGTH
+    from techtree.learn.bisecting import Bisection
+    from techtree.learn.mine import own_files
+    from techtree.lm.infer.fim_prompt import FimText, fim_prompt
+    from techtree.lm.tokenizer import Tokenizer
+
+    file, line, column = parse_place(names[0])
+    text = read_source(file)
+    offset = offset_of(text, line, column, file)
+    folder = find_model_folder(model)
+    prompt = fim_prompt(
+        Tokenizer.load(folder), FimText(text[:offset], text[offset:]), MAX_CONTEXT_LENGTH // 2, "spm"
+    )
+    search = Bisection(folder, prompt.ids, own_files(mine))
+    if not search.names:
+        raise InputError("the model must use a technology that you have unlocked; it uses none of them yet")
+    print(f"{len(search.names)} of yours run in this model: {', '.join(search.names)}", flush=True)
+    n_found = 0
+    for name, how in search.culprits():
+        n_found += 1
+        print(f"{name} changes the answer: {how}\n  techtree learn check {name}", flush=True)
+    if not n_found:
+        print("the answer is the same as on our code")
+    return 1 if n_found else 0

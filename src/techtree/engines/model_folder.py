@@ -1,9 +1,11 @@
-"""Where the model is, when nobody says so: in the newest finished run."""
+"""Where the model is, when nobody says so: in the newest finished run; and what to call it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from techtree.errors import InputError
+from techtree.streams import escaped
 
 MODEL_FILES = ("config.json", "tokenizer.json")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -55,3 +57,16 @@ def weights_file(folder: Path) -> Path | None:
     """Return the file of a model's weights, or the list of several; None when there is neither."""
     found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     return found[0] if found else None
+
+
+def model_name(folder: Path) -> str:
+    """Return the name of the model in a folder: that of its run, for ``runs/NAME/model``.
+
+    >>> model_name(Path("runs/first/model"))
+    'first'
+    >>> model_name(Path("models/small"))
+    'small'
+    """
+    folder = Path(os.path.realpath(folder))
+    name = folder.parent.name if folder.name == "model" else folder.name
+    return escaped(name, keep_lines=False)

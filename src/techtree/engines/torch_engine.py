@@ -1,6 +1,5 @@
 """The engine of the product: a trained model in PyTorch."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 
 from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.model_folder import model_name
 from techtree.engines.turns import Turns
 from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
@@ -20,7 +20,6 @@ from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train.precision import compute_dtype
-from techtree.streams import escaped
 
 MAX_CONTEXT_LENGTH = 2048
 """Of a model that could see more: on a CPU, reading it would take longer than anybody waits."""
@@ -120,19 +119,6 @@ def load_to_decode(folder: Path) -> tuple[LanguageModel, Tokenizer]:
         if model.dtype not in (torch.float32, compute_dtype(torch.device("cpu"))):
             model, tokenizer = load_pretrained(folder)
     return model, tokenizer
-
-
-def model_name(folder: Path) -> str:
-    """Return the name of the model in a folder: that of its run, for ``runs/NAME/model``.
-
-    >>> model_name(Path("runs/first/model"))
-    'first'
-    >>> model_name(Path("models/small"))
-    'small'
-    """
-    folder = Path(os.path.realpath(folder))
-    name = folder.parent.name if folder.name == "model" else folder.name
-    return escaped(name, keep_lines=False)
 
 
 def _text(request: InfillRequest) -> fim_prompt.FimText:
