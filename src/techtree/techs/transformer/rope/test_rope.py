@@ -13,6 +13,21 @@ from techtree.techs.elsewhere import elsewhere
 from techtree.techs.transformer.attention import attention_weights, causal_mask
 
 BASES = (10_000.0, 10_000, 0.3, 1.0, 2.0, 25.0, 100, 5e5, 1_000_000.0, 1e9)
+SCALINGS = [
+    None,
+    ("linear", 4.0),
+    ("linear", 1),
+    ("linear", 0.5),
+    ("linear", 3.7, 2.0, 3.0, 7),
+    ("llama3", 8.0),
+    ("llama3", 32.0, 1.0, 4.0, 8192),
+    ("llama3", 4, 1, 4, 64),
+    ("llama3", 8.0, 0.5, 3.0, 2048),
+    ("llama3", 2.5, 2.0, 16.0, 300),
+    ("llama3", 0.5, 1.0, 2.0, 100),
+    ("llama3", 16.0, 1.0, 64.0, 131_072),
+    ("llama3", 16.0, 5.0, 6.0, 1),
+]
 
 
 def slow_frequencies(width, base=10_000.0, scaling=None):
@@ -73,23 +88,6 @@ def rotate_off(x, cos, sin, is_interleaved=False):
     )
 
 
-SCALINGS = [
-    None,
-    ("linear", 4.0),
-    ("linear", 1),
-    ("linear", 0.5),
-    ("linear", 3.7, 2.0, 3.0, 7),
-    ("llama3", 8.0),
-    ("llama3", 32.0, 1.0, 4.0, 8192),
-    ("llama3", 4, 1, 4, 64),
-    ("llama3", 8.0, 0.5, 3.0, 2048),
-    ("llama3", 2.5, 2.0, 16.0, 300),
-    ("llama3", 0.5, 1.0, 2.0, 100),
-    ("llama3", 16.0, 1.0, 64.0, 131_072),
-    ("llama3", 16.0, 5.0, 6.0, 1),
-]
-
-
 def scaled(impl, scaling):
     return None if scaling is None else impl.RopeScaling(*scaling)
 
@@ -126,30 +124,6 @@ def function_of(impl, name):
     return call
 
 
-def test_frequencies_by_hand(impl):
-    assert impl.frequencies(2).tolist() == [1.0]
-    battery.check_equal(impl.frequencies(4), [1.0, 0.01], 4)
-    battery.check_equal(impl.frequencies(4, 25.0), [1.0, 0.2], 4)
-    battery.check_equal(impl.frequencies(8, base=16.0), [1.0, 0.5, 0.25, 0.125], 4)
-    battery.check_equal(impl.frequencies(4, scaling=impl.RopeScaling("linear", 2.0)), [0.5, 0.005], 4)
-    # 40 pi positions: the pairs turn 20, 5, 1.25 and 0.3125 times. The ramp from 1 to 4 turns: 1, 1, 1/12, 0.
-    length = 40 * math.pi
-    scaling = impl.RopeScaling("llama3", 4.0, 1.0, 4.0, length)
-    expected = [1.0, 0.25, 0.0625 / 12 + 11 / 12 * 0.0625 / 4, 1 / 256]
-    battery.check_equal(impl.frequencies(8, 256.0, scaling), expected, 16)
-
-
-def test_frequencies_are_their_definition(impl):
-    battery.sweep(
-        function_of(impl, "frequencies"),
-        slow_frequencies,
-        frequency_cases(),
-        ulps=16,
-        magnitude=frequencies_off,
-        dtype=np.float64,
-    )
-
-
 def rotation_cases(rng):
     some = np.array([0, 1, 2, 3, 10, 31, 32, 257, 1000])
     for width in aim.sizes(2, 6, 16, 64, 130, at_most=2000):
@@ -181,28 +155,6 @@ def rotation_cases(rng):
     for layout, lay in battery.LAYOUTS.items():
         yield Case(f"positions {layout}", (lay(rng.integers(50, size=(4, 6))), 6))
         yield Case(f"positions {layout}", (lay(rng.normal(size=(4, 6))), 6))
-
-
-def test_angles_by_hand(impl):
-    cos, sin = impl.rotation([0, 1, 100], 4)
-    battery.check_equal(cos, [[1, 1], [math.cos(1), math.cos(0.01)], [math.cos(100), math.cos(1)]], 512)
-    battery.check_equal(sin, [[0, 0], [math.sin(1), math.sin(0.01)], [math.sin(100), math.sin(1)]], 512)
-    cos, sin = impl.rotation([[2.0]], 2, base=7.0, scaling=impl.RopeScaling("linear", 4.0))
-    battery.check_equal(cos, [[[math.cos(0.5)]]], 4)
-    battery.check_equal(sin, [[[math.sin(0.5)]]], 4)
-    for given in ([3, 5], (3, 5), range(3, 7, 2)):
-        battery.check_equal(impl.rotation(given, 4)[1], slow_rotation(np.array([3.0, 5.0]), 4)[1], 16)
-
-
-def test_angles_are_their_definition(impl, rng):
-    battery.sweep(
-        function_of(impl, "rotation"),
-        slow_rotation,
-        rotation_cases(rng),
-        ulps=16,
-        magnitude=rotation_off,
-        dtype=np.float64,
-    )
 
 
 def drawn_angles(rng, *shape):
@@ -260,6 +212,35 @@ def rotate_cases(rng):
             yield case_of(f"{n} texts{told}", rng.normal(size=(n, 1, 2)), *drawn_angles(rng, 1, 1), **flag)
 
 
+def order_cases():
+    for width in aim.sizes(2, 4, 6, 8, 10, 64, 128, 130, 1000, at_most=10_000):
+        yield Case(f"width {width}", (width + width % 2,))
+
+
+def test_frequencies_by_hand(impl):
+    assert impl.frequencies(2).tolist() == [1.0]
+    battery.check_equal(impl.frequencies(4), [1.0, 0.01], 4)
+    battery.check_equal(impl.frequencies(4, 25.0), [1.0, 0.2], 4)
+    battery.check_equal(impl.frequencies(8, base=16.0), [1.0, 0.5, 0.25, 0.125], 4)
+    battery.check_equal(impl.frequencies(4, scaling=impl.RopeScaling("linear", 2.0)), [0.5, 0.005], 4)
+    # 40 pi positions: the pairs turn 20, 5, 1.25 and 0.3125 times. The ramp from 1 to 4 turns: 1, 1, 1/12, 0.
+    length = 40 * math.pi
+    scaling = impl.RopeScaling("llama3", 4.0, 1.0, 4.0, length)
+    expected = [1.0, 0.25, 0.0625 / 12 + 11 / 12 * 0.0625 / 4, 1 / 256]
+    battery.check_equal(impl.frequencies(8, 256.0, scaling), expected, 16)
+
+
+def test_angles_by_hand(impl):
+    cos, sin = impl.rotation([0, 1, 100], 4)
+    battery.check_equal(cos, [[1, 1], [math.cos(1), math.cos(0.01)], [math.cos(100), math.cos(1)]], 512)
+    battery.check_equal(sin, [[0, 0], [math.sin(1), math.sin(0.01)], [math.sin(100), math.sin(1)]], 512)
+    cos, sin = impl.rotation([[2.0]], 2, base=7.0, scaling=impl.RopeScaling("linear", 4.0))
+    battery.check_equal(cos, [[[math.cos(0.5)]]], 4)
+    battery.check_equal(sin, [[[math.sin(0.5)]]], 4)
+    for given in ([3, 5], (3, 5), range(3, 7, 2)):
+        battery.check_equal(impl.rotation(given, 4)[1], slow_rotation(np.array([3.0, 5.0]), 4)[1], 16)
+
+
 def test_turning_by_hand(impl):
     """The first pair by a right angle, the second one not."""
     x, cos, sin = Tensor([[1.0, 2.0, 3.0, 4.0]]), np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]])
@@ -268,108 +249,6 @@ def test_turning_by_hand(impl):
     assert impl.rotate(x, cos, sin, is_interleaved=True).data.tolist() == [[-2.0, 1.0, 3.0, 4.0]]
     assert impl.rotate(x, sin, cos, True).data.tolist() == [[1.0, 2.0, -4.0, 3.0]]
     assert impl.rotate(x=x, cos=cos, sin=sin).data.tolist() == [[-3.0, 2.0, 1.0, 4.0]]
-
-
-def test_turning_is_its_definition(impl, rng):
-    def turn(x, cos, sin, **flag):
-        return impl.rotate(Tensor(x), cos, sin, **flag)
-
-    battery.sweep(turn, slow_rotate, rotate_cases(rng), ulps=8, magnitude=rotate_off)
-
-
-def test_gradients_are_turned_back(impl, rng):
-    cases = [each for each in rotate_cases(rng) if each.arguments[0].size < 1200]
-    battery.sweep_gradients(
-        impl.rotate,
-        slow_gradient,
-        [each for each in cases if np.abs(each.arguments[0].astype(np.float64)).max(initial=0) < 1e9],
-        tensor=lambda x: Tensor(x, requires_grad=True),
-        rng=rng,
-        ulps=8,
-        magnitude=6.0,
-    )
-
-
-def test_no_gradient_where_none_is_wanted(impl, rng):
-    cos, sin = drawn_angles(rng, 3, 2)
-    x = rng.normal(size=(3, 4))
-    for given, by in [(x, (cos, sin)), (x, (cos * 0 + 1, sin * 0)), (x[:0], (cos[:0], sin[:0]))]:
-        one = Tensor(given)
-        for flag in (False, True):
-            assert impl.rotate(one, *by, is_interleaved=flag) is not one
-    assert not impl.rotate(Tensor(x), cos, sin).requires_grad
-    with no_grad():
-        assert not impl.rotate(Tensor(x, requires_grad=True), cos, sin).requires_grad
-    leaf = Tensor(x, requires_grad=True)  # used twice: the gradients add up
-    g = rng.normal(size=(3, 4))
-    (impl.rotate(leaf, cos, sin) + impl.rotate(leaf * 2.0, cos, sin, is_interleaved=True)).backward(g)
-    expected = slow_rotate(g, cos, -sin) + 2 * slow_rotate(g, cos, -sin, True)
-    battery.check_equal(leaf.grad, expected, 16, 6.0)
-
-
-def test_angles_may_change_between_calls(impl, rng):
-    """A table that is filled anew is read anew."""
-    cos, sin = drawn_angles(rng, 3, 2)
-    x = rng.normal(size=(3, 4))
-    for is_interleaved in (False, True):
-        for _ in range(2):
-            cos[...], sin[...] = drawn_angles(rng, 3, 2)
-            got = impl.rotate(Tensor(x), cos, sin, is_interleaved)
-            battery.check_equal(got, slow_rotate(x, cos, sin, is_interleaved), 8, 6.0)
-    positions = np.arange(3)
-    impl.rotation(positions, 4)
-    positions += 7
-    battery.check_equal(impl.rotation(positions, 4)[0], slow_rotation(positions, 4)[0], 16, 200)
-
-
-@pytest.mark.parametrize("is_interleaved", [False, True])
-def test_scores_depend_on_distances_only(impl, rng, is_interleaved):
-    q, k = rng.normal(size=(2, 9, 8))
-    found = []
-    for first in (0, 1, 50, 1000):
-        turned = []
-        for each in (q, k):
-            by = impl.rotation(np.arange(first, first + 9), 8, 100.0)
-            turned.append(impl.rotate(Tensor(each), *by, is_interleaved=is_interleaved))
-        found.append(attention_weights(*turned, causal_mask(9, 9)).data)
-    for each in found[1:]:
-        battery.check_equal(each, found[0], 1, 1e5)  # angles of 1000 radians are off by 1e-13
-    swapped = attention_weights(Tensor(q), Tensor(k), causal_mask(9, 9)).data
-    assert np.abs(found[0] - swapped).max() > 0.01  # and on the distances they do depend
-
-
-def test_lengths_stay(impl, rng):
-    x = rng.normal(size=(2, 6, 10))
-    for is_interleaved in (False, True):
-        y = impl.rotate(Tensor(x), *impl.rotation(np.arange(6) * 37, 10), is_interleaved).data
-        battery.check_equal((y**2).sum(axis=-1), (x**2).sum(axis=-1), 32)
-        for place, (first, second) in enumerate(pairs(10, is_interleaved)):
-            was, now = (each[..., first] + 1j * each[..., second] for each in (x, y))
-            turn = np.array([cmath.exp(1j * p * 37 * 10_000 ** (-2 * place / 10)) for p in range(6)])
-            assert np.abs(now - was * turn).max() < 1e-12
-
-
-def order_cases():
-    for width in aim.sizes(2, 4, 6, 8, 10, 64, 128, 130, 1000, at_most=10_000):
-        yield Case(f"width {width}", (width + width % 2,))
-
-
-def test_order_is_its_definition(impl):
-    def definition(width):
-        return np.array([each for start in (0, 1) for each in range(start, width, 2)])
-
-    assert np.asarray(impl.to_half_split(6)).tolist() == [0, 2, 4, 1, 3, 5]
-    battery.sweep(impl.to_half_split, definition, order_cases(), ulps=0, dtype=None)
-    assert impl.to_half_split(8).dtype.kind in "iu"
-
-
-@pytest.mark.parametrize("width", [2, 4, 6, 10, 64])
-def test_both_pairings_are_the_same_in_another_order(impl, rng, width):
-    order = impl.to_half_split(width)
-    x = rng.normal(size=(2, 5, width))
-    by = impl.rotation(rng.permutation(5), width, 50.0)
-    interleaved = impl.rotate(Tensor(x), *by, is_interleaved=True).data[..., order]
-    battery.check_equal(impl.rotate(Tensor(x[..., order]), *by), interleaved, 8, 6.0)
 
 
 def test_a_scaling_holds_what_it_was_given(impl):
@@ -458,6 +337,125 @@ def test_what_turning_refuses(impl, rng, is_interleaved):
         refused((1, 3, 4), (*leading, 3, 2))
     for leading in [(2, 1), (1, 3), (2,), (4,), (3, 2), (1, 2, 3)]:
         refused((2, 1, 3, 4) if leading in [(1, 3), (2,), (4,)] else (3, 3, 4), (*leading, 3, 2))
+
+
+def test_order_is_its_definition(impl):
+    def definition(width):
+        return np.array([each for start in (0, 1) for each in range(start, width, 2)])
+
+    assert np.asarray(impl.to_half_split(6)).tolist() == [0, 2, 4, 1, 3, 5]
+    battery.sweep(impl.to_half_split, definition, order_cases(), ulps=0, dtype=None)
+    assert impl.to_half_split(8).dtype.kind in "iu"
+
+
+def test_no_gradient_where_none_is_wanted(impl, rng):
+    cos, sin = drawn_angles(rng, 3, 2)
+    x = rng.normal(size=(3, 4))
+    for given, by in [(x, (cos, sin)), (x, (cos * 0 + 1, sin * 0)), (x[:0], (cos[:0], sin[:0]))]:
+        one = Tensor(given)
+        for flag in (False, True):
+            assert impl.rotate(one, *by, is_interleaved=flag) is not one
+    assert not impl.rotate(Tensor(x), cos, sin).requires_grad
+    with no_grad():
+        assert not impl.rotate(Tensor(x, requires_grad=True), cos, sin).requires_grad
+    leaf = Tensor(x, requires_grad=True)  # used twice: the gradients add up
+    g = rng.normal(size=(3, 4))
+    (impl.rotate(leaf, cos, sin) + impl.rotate(leaf * 2.0, cos, sin, is_interleaved=True)).backward(g)
+    expected = slow_rotate(g, cos, -sin) + 2 * slow_rotate(g, cos, -sin, True)
+    battery.check_equal(leaf.grad, expected, 16, 6.0)
+
+
+def test_frequencies_are_their_definition(impl):
+    battery.sweep(
+        function_of(impl, "frequencies"),
+        slow_frequencies,
+        frequency_cases(),
+        ulps=16,
+        magnitude=frequencies_off,
+        dtype=np.float64,
+    )
+
+
+def test_angles_are_their_definition(impl, rng):
+    battery.sweep(
+        function_of(impl, "rotation"),
+        slow_rotation,
+        rotation_cases(rng),
+        ulps=16,
+        magnitude=rotation_off,
+        dtype=np.float64,
+    )
+
+
+def test_turning_is_its_definition(impl, rng):
+    def turn(x, cos, sin, **flag):
+        return impl.rotate(Tensor(x), cos, sin, **flag)
+
+    battery.sweep(turn, slow_rotate, rotate_cases(rng), ulps=8, magnitude=rotate_off)
+
+
+def test_gradients_are_turned_back(impl, rng):
+    cases = [each for each in rotate_cases(rng) if each.arguments[0].size < 1200]
+    battery.sweep_gradients(
+        impl.rotate,
+        slow_gradient,
+        [each for each in cases if np.abs(each.arguments[0].astype(np.float64)).max(initial=0) < 1e9],
+        tensor=lambda x: Tensor(x, requires_grad=True),
+        rng=rng,
+        ulps=8,
+        magnitude=6.0,
+    )
+
+
+def test_angles_may_change_between_calls(impl, rng):
+    """A table that is filled anew is read anew."""
+    cos, sin = drawn_angles(rng, 3, 2)
+    x = rng.normal(size=(3, 4))
+    for is_interleaved in (False, True):
+        for _ in range(2):
+            cos[...], sin[...] = drawn_angles(rng, 3, 2)
+            got = impl.rotate(Tensor(x), cos, sin, is_interleaved)
+            battery.check_equal(got, slow_rotate(x, cos, sin, is_interleaved), 8, 6.0)
+    positions = np.arange(3)
+    impl.rotation(positions, 4)
+    positions += 7
+    battery.check_equal(impl.rotation(positions, 4)[0], slow_rotation(positions, 4)[0], 16, 200)
+
+
+@pytest.mark.parametrize("is_interleaved", [False, True])
+def test_scores_depend_on_distances_only(impl, rng, is_interleaved):
+    q, k = rng.normal(size=(2, 9, 8))
+    found = []
+    for first in (0, 1, 50, 1000):
+        turned = []
+        for each in (q, k):
+            by = impl.rotation(np.arange(first, first + 9), 8, 100.0)
+            turned.append(impl.rotate(Tensor(each), *by, is_interleaved=is_interleaved))
+        found.append(attention_weights(*turned, causal_mask(9, 9)).data)
+    for each in found[1:]:
+        battery.check_equal(each, found[0], 1, 1e5)  # angles of 1000 radians are off by 1e-13
+    swapped = attention_weights(Tensor(q), Tensor(k), causal_mask(9, 9)).data
+    assert np.abs(found[0] - swapped).max() > 0.01  # and on the distances they do depend
+
+
+def test_lengths_stay(impl, rng):
+    x = rng.normal(size=(2, 6, 10))
+    for is_interleaved in (False, True):
+        y = impl.rotate(Tensor(x), *impl.rotation(np.arange(6) * 37, 10), is_interleaved).data
+        battery.check_equal((y**2).sum(axis=-1), (x**2).sum(axis=-1), 32)
+        for place, (first, second) in enumerate(pairs(10, is_interleaved)):
+            was, now = (each[..., first] + 1j * each[..., second] for each in (x, y))
+            turn = np.array([cmath.exp(1j * p * 37 * 10_000 ** (-2 * place / 10)) for p in range(6)])
+            assert np.abs(now - was * turn).max() < 1e-12
+
+
+@pytest.mark.parametrize("width", [2, 4, 6, 10, 64])
+def test_both_pairings_are_the_same_in_another_order(impl, rng, width):
+    order = impl.to_half_split(width)
+    x = rng.normal(size=(2, 5, width))
+    by = impl.rotation(rng.permutation(5), width, 50.0)
+    interleaved = impl.rotate(Tensor(x), *by, is_interleaved=True).data[..., order]
+    battery.check_equal(impl.rotate(Tensor(x[..., order]), *by), interleaved, 8, 6.0)
 
 
 def test_another_machine_and_day_change_nothing(impl, rng):
