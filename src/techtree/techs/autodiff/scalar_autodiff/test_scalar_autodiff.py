@@ -286,7 +286,7 @@ def test_functions_of_one_number(impl):
 
 def test_powers(impl):
     """Of positive numbers to any exponent, of negative ones and 0 to whole ones."""
-    aimed = [x for x in beside_numbers(1e-10, 200)]
+    aimed = list(beside_numbers(1e-10, 200))
     whole = [*range(-4, 5), 7, -9, 10, 33, -34, 100, -101, *aim.whole(3, 200)]
     broken = [-2.5, -0.5, -0.1, 0.1, 0.25, 1 / 3, 0.5, 0.999, 1.001, 1.5, 2.0001, 2.5, 3.5, 19.3, *aimed]
     cases = [
