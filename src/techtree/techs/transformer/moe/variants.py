@@ -276,7 +276,19 @@ EQUIVALENTS = {
     "choice by choice, gathered at the end": {"MoE": _TokenByToken},
 }
 
-HARMLESS: dict[str, str] = {}
+_NO_ROWS = "there are no rows, and so no numbers, where this is reached"
+_REFUSED = "more than two axes are refused before"
+HARMLESS = {
+    "experts = np.argsort(-logits.data, axis=-1, kind='stable')[:, :n_chosen] => "
+    "experts = np.argsort(-logits.data, kind='stable')[:, :n_chosen]": "the last axis is the default",
+    "rng = np.random.default_rng(0) => rng = np.random.default_rng(1)": "all that is drawn is overwritten",
+    "weighted = concatenate(answers) * weights.reshape(-1, 1)[order] => "
+    "weighted = concatenate(answers) * weights.reshape(-2, 1)[order]": "NumPy takes any negative length",
+    **{f"return x * 0 => return x {other}": _NO_ROWS for other in ("/ 0", "* 1", "* -1")},
+    "route: wrong for more than two axes": _REFUSED,
+    "balance_loss: wrong for more than two axes": _REFUSED,
+    "load_qwen3_moe: right at the first call only": "a model is handed on as it is",
+}
 
 
 def probes(rng):
