@@ -467,6 +467,16 @@ def test_hidden_tiles_are_not_looked_at(impl, rng):
             assert all(np.isfinite(each.grad[:, end:]).all() for each in leaves[1:]), told
 
 
+def test_hidden_tiles_of_the_sizes_of_the_start(impl, rng):
+    three = arrays(rng, n_queries=130, n_keys=130, width=2)
+    three[2][64:] = np.nan
+    assert np.isfinite(flash_of(impl)(*three, is_causal=True).data[:64]).all()
+    three[2][:64], three[0][:64] = 1, np.nan
+    q, k, v = (leaf(np.nan_to_num(x) if place else x) for place, x in enumerate(three))
+    impl.flash_attention(q, k, v, True).backward(np.ones((130, E)))
+    assert np.isfinite(v.grad[64:]).all()
+
+
 def careful(function):
     """A function of tensors that must leave them as they are: their arrays, gradients and wishes."""
 

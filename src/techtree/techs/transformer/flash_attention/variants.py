@@ -477,7 +477,41 @@ EQUIVALENTS = {
     ],
 }
 
-HARMLESS = {}
+_ORDER = "what is combined does not depend on the order"
+_REFUSED = "NumPy refuses to broadcast it, in other words"
+_SCORED = "scored = np.broadcast_shapes({}, mask_shape[:-2])"
+_LEADING = "leading = np.broadcast_shapes({})"
+_TYPE = "dtype = np.result_type({}, v.dtype)"
+_IF_MASK = "if np.broadcast_shapes({}) != (n_queries, n_keys):"
+_PART = "return x[..., rows, :].astype(work{})"
+_KNOWN_IS = "known = np.where(new == -math.inf, {}, new)"
+_OUT_IS = "out = out.astype(dtype{})"
+_Q, _K, _NUMBERS = "q.shape[:-2]", "k.shape[:-2]", "(n_queries, n_keys)"
+HARMLESS = {
+    "if tile_q < 1 or tile_k < 1: => if tile_q < 0 or tile_k < 1:": "range refuses a step of 0 at the call",
+    "tiles(*every) => pass": "the first pass over the tiles raises the same, a few lines later",
+    f"{_SCORED.format(f'{_Q}, {_K}')} => {_SCORED.format(f'{_K}, {_Q}')}": _ORDER,
+    f"{_LEADING.format('scored, v.shape[:-2]')} => {_LEADING.format('v.shape[:-2], scored')}": _ORDER,
+    f"{_TYPE.format('q.dtype, k.dtype')} => {_TYPE.format('k.dtype, q.dtype')}": _ORDER,
+    "work = np.result_type(dtype, np.float32) => work = np.result_type(np.float32, dtype)": _ORDER,
+    f"{_IF_MASK.format(f'mask_shape[-2:], {_NUMBERS}')} => if False:": _REFUSED,
+    **{
+        f"{_IF_MASK.format(f'mask_shape[-2:], {_NUMBERS}')} => {_IF_MASK.format(other)}": _REFUSED
+        for other in (f"{_NUMBERS}, mask_shape[-2:]", f"mask_shape[-1:], {_NUMBERS}")
+    },
+    "raise ValueError(f'a mask must broadcast to {(n_queries, n_keys)}; got {mask_shape}') => pass": _REFUSED,
+    "total[is_blind] = 1 => total[is_blind] = 2": "what is divided by it is 0",
+    "del largest, total => pass": "no function below refers to them, so nothing keeps them",
+    **{
+        f"{each.format(', copy=False')} => {each.format(other)}": "one more copy of what is thrown away"
+        for each, other in itertools.product((_PART, _OUT_IS), ("", ", copy=True"))
+    },
+    **{
+        f"{_KNOWN_IS.format(0)} => {_KNOWN_IS.format(number)}": "exp(-inf - 1) is 0 as well"
+        for number in (1, -1)
+    },
+    "tiles: right at the first call only": "an iterator is handed on as it is",
+}
 
 
 def probes(rng):
