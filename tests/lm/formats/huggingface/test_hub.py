@@ -158,6 +158,12 @@ def test_what_the_hub_refuses_is_explained(error, message, hub, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("revision", ["\udcff", "v1\ud800", "\udc80main"])
+def test_a_revision_that_is_no_text(hub, tmp_path, revision):
+    with pytest.raises(InputError, match="a revision must be"):
+        pull("somebody/tiny", tmp_path / "model", revision)
+
+
 def test_an_unknown_revision(hub, tmp_path):
     with pytest.raises(InputError, match="somebody/tiny has no revision 'dev'"):
         pull(NAME, tmp_path / "out", "dev", endpoint=hub.url)

@@ -127,8 +127,15 @@ def find(name: str, revision: str | None = None, endpoint: str | None = None) ->
     Raises
     ------
     InputError
-        When it has no weights that may be opened.
+        When it has no weights that may be opened, or the revision is no text.
     """
+    if revision is not None:
+        try:
+            revision.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InputError(
+                f"a revision must be a branch, a tag or a commit; got {revision!r}: leave it out, or use main"
+            ) from None
     api = HfApi(endpoint=endpoint, library_name="techtree")
     info = api.model_info(name, revision=revision, files_metadata=True)
     listed = {file.rfilename: file.size or 0 for file in info.siblings or ()}
