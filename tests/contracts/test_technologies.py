@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from techtree.cli.figure import STYLE
+from techtree.techs.spoils import SPOILS
 from techtree.tree.answers import ask, same
 from techtree.tree.certificate import certificates, read_certificates
 from techtree.tree.description import missing_from_description
@@ -20,7 +21,7 @@ from techtree.tree.grading import grade
 from techtree.tree.graph import load_tree
 from techtree.tree.rules import MIN_EQUIVALENTS, MIN_MISTAKES, implementation_problems
 from techtree.tree.stub import make_stub
-from techtree.tree.subject import graders, load, load_variants
+from techtree.tree.subject import graders, load, load_variants, mutants
 
 TREE = load_tree()
 CURRENT = certificates(TREE)
@@ -74,6 +75,12 @@ def test_the_tests_accept_what_is_right_and_refuse_what_is_wrong(tech):
     assert subjects[:2] == ["own", "stub"]
     assert sum(name.startswith("mistake") for name in subjects) >= MIN_MISTAKES
     assert sum(name.startswith("equivalent") for name in subjects) >= MIN_EQUIVALENTS
+
+
+@each_technology
+def test_what_is_called_harmless_is_a_mutant(tech):
+    """A mutant that a change of the source has taken away needs no reason any more."""
+    assert mutants(tech, SPOILS)[0].name == "own"
 
 
 @each_technology

@@ -194,6 +194,8 @@ def test_with_a_key_they_are():
         ("127.0.0.1", 0, "  ", "--api-key"),
         ("no such host", 0, "k", "--host"),
         ("a" * 300, 0, "k", "--host"),
+        ("\udcff", 0, "k", "no such name can be"),
+        ("../..", 0, "k", "no such name can be"),
         ("192.0.2.1", 0, "k", "cannot listen"),  # an address that no machine has
     ],
 )

@@ -59,8 +59,9 @@ def open_socket(host: str, port: int, api_key: str | None) -> tuple[socket.socke
         )[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
+        why = "no such name can be" if isinstance(error, UnicodeError) else error
         raise InputError(
-            f"--host must be a name or an address of this machine; got {host!r} ({error})"
+            f"--host must be a name or an address of this machine; got {host!r} ({why})"
         ) from error
     try:
         _bind(listener, where)

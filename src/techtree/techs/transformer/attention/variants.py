@@ -381,7 +381,6 @@ EQUIVALENTS = {
 }
 
 HARMLESS = {
-    f"{SCORES.strip()} => {SCORES.strip().replace('-1, -2', '-2, -1')}": "the order of two exchanged axes",
     **{
         f"{EXP.strip()} => {EXP.strip().replace('largest, 0)', f'largest, {number})')}": (
             "exp(-inf - 1) is 0 as well"
