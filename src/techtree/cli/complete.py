@@ -53,18 +53,16 @@ class Config:
 
 def run(config: Config) -> int:
     """Print the completion."""
-    file, line, column = parse_place(config.place)
     if config.max_tokens < 1:
         raise InputError(f"--max-tokens must be 1 or more; got {config.max_tokens}")
-    text = read_source(file)
-    offset = offset_of(text, line, column, file)
+    prefix, suffix = around(config.place)
     if config.mine and config.engine != "numpy":
         raise InputError("--mine needs the NumPy engine: add --engine numpy")
     from techtree.engines.engine import InfillRequest
     from techtree.engines.model_folder import find_model_folder
 
     folder = find_model_folder(config.model)
-    request = InfillRequest(text[:offset], text[offset:], max_tokens=config.max_tokens)
+    request = InfillRequest(prefix, suffix, max_tokens=config.max_tokens)
     if config.mine:
         result = _on_the_learners_code(folder, request)
     elif config.engine == "numpy":
@@ -121,6 +119,20 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def around(place: str) -> tuple[str, str]:
+    """Return the text before and after a place.
+
+    Raises
+    ------
+    InputError
+        When it is not FILE:LINE:COL, or there is no such place in a file that can be read.
+    """
+    file, line, column = parse_place(place)
+    text = read_source(file)
+    offset = offset_of(text, line, column, file)
+    return text[:offset], text[offset:]
 
 
 def parse_place(place: str) -> tuple[Path, int, int]:

@@ -249,7 +249,7 @@ def _bisect(mine: Workspace, names: tuple[str, ...], model: Path | None) -> int:
     """Tell which of the learner's technologies changes what a model says at a place in a file."""
     if len(names) != 1:
         raise InputError("where? techtree learn bisect FILE:LINE:COL, as for techtree complete")
-    from techtree.cli.complete import offset_of, parse_place, read_source
+    from techtree.cli.complete import around
     from techtree.engines.model_folder import find_model_folder
     from techtree.engines.numpy_engine import MAX_CONTEXT_LENGTH
     from techtree.learn.bisecting import Bisection
@@ -257,13 +257,9 @@ def _bisect(mine: Workspace, names: tuple[str, ...], model: Path | None) -> int:
     from techtree.lm.infer.fim_prompt import FimText, fim_prompt
     from techtree.lm.tokenizer import Tokenizer
 
-    file, line, column = parse_place(names[0])
-    text = read_source(file)
-    offset = offset_of(text, line, column, file)
+    prefix, suffix = around(names[0])
     folder = find_model_folder(model)
-    prompt = fim_prompt(
-        Tokenizer.load(folder), FimText(text[:offset], text[offset:]), MAX_CONTEXT_LENGTH // 2, "spm"
-    )
+    prompt = fim_prompt(Tokenizer.load(folder), FimText(prefix, suffix), MAX_CONTEXT_LENGTH // 2, "spm")
     search = Bisection(folder, prompt.ids, own_files(mine))
     if not search.names:
         raise InputError("the model must use a technology that you have unlocked; it uses none of them yet")

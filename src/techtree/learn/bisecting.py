@@ -85,16 +85,16 @@ class Bisection:
         answer is another. Then it is left out, and the next is looked for.
         """
         left = list(self.names)
-        while left and self.run(left).differs(self.ours):
+        while left and (answer := self.run(left)).differs(self.ours):
             low, high = 0, len(left)  # the answer is ours with the first `low`, another with the first `high`
             while high - low > 1:
                 middle = (low + high) // 2
-                if self.run(left[:middle]).differs(self.ours):
-                    high = middle
+                tried = self.run(left[:middle])
+                if tried.differs(self.ours):
+                    high, answer = middle, tried
                 else:
                     low = middle
-            yield left[high - 1], self.run(left[:high]).told(self.ours)
-            del left[high - 1]
+            yield left.pop(high - 1), answer.told(self.ours)
 
     def run(self, names: Sequence[str]) -> Answer:
         """Run the model with some of the learner's files.
