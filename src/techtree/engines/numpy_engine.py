@@ -5,7 +5,6 @@ over the whole text before it, as there is no cache of keys and values in it, an
 always. The tokenizer is the product's.
 """
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
 from techtree.errors import InputError
-from techtree.lm.infer import fim_prompt
-from techtree.lm.infer.infill import infill
 from techtree.lm.infer.limits import Limits, Progress, never
-from techtree.lm.infer.shown_text import Place
 from techtree.lm.tokenizer import Tokenizer
 from techtree.reading import read_object
 
@@ -50,8 +47,7 @@ class NumpyEngine:
         self.name = name
         self.context_length = min(context_length, MAX_CONTEXT_LENGTH)
         self._logits = logits
-        self._tokenizer = tokenizer
-        self._lock = threading.Lock()
+        self._filling = Filling(tokenizer, self.context_length)
 
     @classmethod
     def load(cls, folder: Path) -> "NumpyEngine":
@@ -77,32 +73,12 @@ class NumpyEngine:
                 "the NumPy engine always takes the likeliest token; got the temperature "
                 f"{request.temperature}: leave it out, or use the PyTorch engine"
             )
-        deadline = time.monotonic() + request.timeout_s
-        with self._lock:
-            extra = tuple(fim_prompt.Chunk(chunk.filename, chunk.text) for chunk in request.extra)
-            done = infill(
-                self._tokenizer,
-                self._decode,
-                self.context_length,
-                fim_prompt.FimText(request.prefix, request.suffix, extra),
-                Place(request.prefix, request.suffix, request.n_indent, request.stop),
-                Limits(request.max_tokens, deadline, cancelled),
-                max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
-                on_text=on_text,
-            )
-        return InfillResult(
-            text=done.text,
-            stop=done.stop,
-            stopping_word=done.stopping_word,
-            is_truncated=done.is_truncated,
-            n_prompt=done.progress.n_prompt,
-            prompt_ms=1000 * done.progress.prompt_s,
-            n_predicted=done.progress.n_predicted,
-            predicted_ms=1000 * done.progress.predicted_s,
-        )
+        return self._filling.answer(request, self._decode, cancelled, on_text)
 
     def _decode(self, prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
-        return decode(self._logits, prompt, limits, self._tokenizer.stop_ids, self.context_length, progress)
+        return decode(
+            self._logits, prompt, limits, self._filling.tokenizer.stop_ids, self.context_length, progress
+        )
 
 
 def decode(

@@ -1,21 +1,18 @@
 """The engine of the product: a trained model in PyTorch."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
-from techtree.engines.turns import Turns
 from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
 from techtree.lm.infer.generate import PrefixCache, decoder
-from techtree.lm.infer.infill import infill
-from techtree.lm.infer.limits import Limits, never
+from techtree.lm.infer.limits import never
 from techtree.lm.infer.sampling import SamplingParams
-from techtree.lm.infer.shown_text import Place
 from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
@@ -23,9 +20,6 @@ from techtree.lm.train.precision import compute_dtype
 
 MAX_CONTEXT_LENGTH = 2048
 """Of a model that could see more: on a CPU, reading it would take longer than anybody waits."""
-
-MAX_WAITING = 63
-"""Requests that wait while one is answered; how many of them make sense, `Turns` knows."""
 
 MIN_TEMPERATURE = 1e-5
 """Below, only tokens whose scores are equal up to rounding share the probability: it is greedy."""
@@ -51,10 +45,8 @@ class TorchEngine:
     ):
         self.name = name
         self.context_length = min(model.config.max_seq_len, MAX_CONTEXT_LENGTH)
-        self._tokenizer = tokenizer
         self._cache = PrefixCache(model, self.context_length)
-        self._order: fim_prompt.Order = order
-        self._turns = Turns(MAX_WAITING)
+        self._filling = Filling(tokenizer, self.context_length, order)
 
     @classmethod
     def load(cls, folder: Path) -> "TorchEngine":
@@ -74,7 +66,6 @@ class TorchEngine:
         on_text: Callable[[str], None] | None = None,
     ) -> InfillResult:
         """Answer a question, when its turn has come; see `Engine.infill`."""
-        deadline = time.monotonic() + request.timeout_s
         sampling = SamplingParams(
             0.0 if 0 < request.temperature < MIN_TEMPERATURE else request.temperature,
             request.top_k,
@@ -82,31 +73,8 @@ class TorchEngine:
             request.min_p,
             request.seed,
         )
-        with self._turns.take(request.slot, cancelled, deadline) as turn:
-            if turn is None:
-                return InfillResult("", "deadline" if time.monotonic() >= deadline else "cancelled")
-            done = infill(
-                self._tokenizer,
-                decoder(self._cache, sampling, self._tokenizer.stop_ids),
-                self._cache.max_len,
-                _text(request),
-                Place(request.prefix, request.suffix, request.n_indent, request.stop),
-                Limits(request.max_tokens, deadline, turn.is_void),
-                order=self._order,
-                max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
-                on_text=on_text,
-            )
-        return InfillResult(
-            text=done.text,
-            stop=done.stop,
-            stopping_word=done.stopping_word,
-            is_truncated=done.is_truncated,
-            n_prompt=done.progress.n_prompt,
-            n_reused=done.progress.n_reused,
-            prompt_ms=1000 * done.progress.prompt_s,
-            n_predicted=done.progress.n_predicted,
-            predicted_ms=1000 * done.progress.predicted_s,
-        )
+        decode = decoder(self._cache, sampling, self._filling.tokenizer.stop_ids)
+        return self._filling.answer(request, decode, cancelled, on_text)
 
 
 def load_to_decode(folder: Path) -> tuple[LanguageModel, Tokenizer]:
@@ -119,8 +87,3 @@ def load_to_decode(folder: Path) -> tuple[LanguageModel, Tokenizer]:
         if model.dtype not in (torch.float32, compute_dtype(torch.device("cpu"))):
             model, tokenizer = load_pretrained(folder)
     return model, tokenizer
-
-
-def _text(request: InfillRequest) -> fim_prompt.FimText:
-    extra = tuple(fim_prompt.Chunk(chunk.filename, chunk.text) for chunk in request.extra)
-    return fim_prompt.FimText(request.prefix, request.suffix, extra)
