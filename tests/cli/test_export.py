@@ -34,7 +34,9 @@ def test_in_half_precision(tiny_model, tiny_model_folder, tmp_path):
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-@pytest.mark.parametrize(("dtype", "code"), [(None, 0), ("float16", 1), ("bfloat16", 32)])
+@pytest.mark.parametrize(
+    ("dtype", "code"), [(None, 0), ("float16", 1), ("bfloat16", 32), ("q8_0", 7), ("q4_0", 2)]
+)
 def test_a_file_for_llama_cpp(dtype, code, tiny_model_folder, tmp_path, capsys):
     gguf = pytest.importorskip("gguf")
     out = tmp_path / "tiny.gguf"
@@ -93,6 +95,8 @@ def test_numbers_that_gguf_has_no_room_for_are_refused_before_anything_is_writte
 def test_what_is_refused(kind, tiny_model_folder, tiny_tokenizer, tmp_path, capsys):
     model, to, out = tiny_model_folder, ["--to", kind, "--out"], tmp_path / "out"
     assert "has no config.json" in refused(capsys, tmp_path / "nothing", *to, out)
+    if kind == "hf":
+        assert "use --to gguf" in refused(capsys, model, *to, tmp_path / "new", "--dtype", "q8_0")
     out.write_text("mine")
     assert "is there already: choose another --out" in refused(capsys, model, *to, out)
     assert out.read_text() == "mine"

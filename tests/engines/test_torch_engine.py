@@ -173,6 +173,7 @@ def test_weights_stay_as_they_are_stored_where_the_machine_multiplies_so(
     save_pretrained(tmp_path, tiny_model, tiny_tokenizer, dtype=getattr(torch, stored))
     fastest = torch.bfloat16 if has_units else torch.float32
     monkeypatch.setattr(torch_engine, "compute_dtype", lambda device: fastest)
+    monkeypatch.setattr(torch_engine, "decoder_or", lambda config, weights, otherwise: otherwise())
     model, _ = torch_engine.load_to_decode(tmp_path)
     assert model.dtype == getattr(torch, expected)
     assert model(torch.arange(9)[None]).dtype == torch.float32
@@ -215,3 +216,27 @@ def test_ten_at_once_without_a_slot_are_all_answered(engine):
     alone = [engine.infill(request).text for request in requests]
     with ThreadPoolExecutor(10) as pool:
         assert [done.text for done in pool.map(engine.infill, requests)] == alone
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "q8_0", "q4_0"])
+def test_the_decoder_in_c_writes_what_pytorch_writes(tiny_model, tiny_tokenizer, tmp_path, monkeypatch, kind):
+    from techtree.engines import torch_engine
+    from techtree.lm.formats.gguf import save_gguf
+    from techtree.lm.native.decoder import Decoder
+    from techtree.lm.native.library import NoCompilerError
+
+    path = tmp_path / "tiny.gguf"
+    save_gguf(path, tiny_model, tiny_tokenizer, kind if kind[0] == "q" else getattr(torch, kind))
+    request = InfillRequest("def f(x):\n    return ", "\n", max_tokens=20)
+    engine = torch_engine.TorchEngine.load(path)
+    assert engine.name == "tiny"
+    assert isinstance(torch_engine.load_to_decode(path)[0], Decoder)
+
+    def without_compiler(*args):
+        raise NoCompilerError
+
+    monkeypatch.setattr(torch_engine, "Decoder", without_compiler)
+    portable = torch_engine.TorchEngine.load(path)
+    results = [one.infill(request) for one in (engine, portable)]
+    assert results[0].text == results[1].text != ""
+    assert results[0].n_predicted == results[1].n_predicted == 20

@@ -18,7 +18,7 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
     Parameters
     ----------
     given
-        The folder that the user named; then it is that one.
+        The folder, or the GGUF file, that the user named; then it is that one.
     places
         Folders in which to look for ``runs/*/model`` otherwise: by default the current one, then the
         clone that this program runs from.
@@ -29,6 +29,8 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
         When there is no model.
     """
     if given is not None:
+        if given.suffix == ".gguf" and given.is_file():
+            return given
         missing = [name for name in MODEL_FILES if not (given / name).is_file()]
         missing += [] if weights_file(given) else [WEIGHT_FILES[0]]
         if missing:
@@ -60,13 +62,15 @@ def weights_file(folder: Path) -> Path | None:
 
 
 def model_name(folder: Path) -> str:
-    """Return the name of the model in a folder: that of its run, for ``runs/NAME/model``.
+    """Return the name of a model: of the run, for ``runs/NAME/model``, or of the file.
 
     >>> model_name(Path("runs/first/model"))
     'first'
     >>> model_name(Path("models/small"))
     'small'
+    >>> model_name(Path("models/small-q4_0.gguf"))
+    'small-q4_0'
     """
     folder = Path(os.path.realpath(folder))
-    name = folder.parent.name if folder.name == "model" else folder.name
+    name = folder.parent.name if folder.name == "model" else folder.name.removesuffix(".gguf")
     return escaped(name, keep_lines=False)

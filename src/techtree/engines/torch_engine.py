@@ -1,13 +1,16 @@
 """The engine of the product: a trained model in PyTorch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from techtree.engines.engine import InfillRequest, InfillResult
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
+from techtree.lm.config import ModelConfig
+from techtree.lm.formats.gguf import load_gguf, open_gguf
 from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
 from techtree.lm.infer.generate import PrefixCache, decoder
@@ -15,6 +18,10 @@ from techtree.lm.infer.limits import never
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.native.decoder import Decoder, unsupported
+from techtree.lm.native.library import NoCompilerError
+from techtree.lm.native.portable import portable
+from techtree.lm.quant.blocks import Blocks
 from techtree.lm.tokenizer import Tokenizer
 from techtree.lm.train.precision import compute_dtype
 
@@ -31,7 +38,7 @@ class TorchEngine:
     Parameters
     ----------
     model
-        In evaluation mode.
+        In evaluation mode, or the decoder in C.
     tokenizer
         Its own.
     name
@@ -41,7 +48,7 @@ class TorchEngine:
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, name: str, order: fim_prompt.Order = "spm"
+        self, model: LanguageModel | Decoder, tokenizer: Tokenizer, name: str, order: fim_prompt.Order = "spm"
     ):
         self.name = name
         self.context_length = min(model.config.max_seq_len, MAX_CONTEXT_LENGTH)
@@ -49,15 +56,15 @@ class TorchEngine:
         self._filling = Filling(tokenizer, self.context_length, order)
 
     @classmethod
-    def load(cls, folder: Path) -> "TorchEngine":
-        """Load the model in a folder.
+    def load(cls, path: Path) -> "TorchEngine":
+        """Load the model in a folder or a GGUF file.
 
         Raises
         ------
         InputError
-            When the folder holds no model, or a damaged one.
+            When there is no model, or a damaged one.
         """
-        return cls(*load_to_decode(folder), model_name(folder))
+        return cls(*load_to_decode(path), model_name(path))
 
     def infill(
         self,
@@ -77,13 +84,37 @@ class TorchEngine:
         return self._filling.answer(request, decode, cancelled, on_text)
 
 
-def load_to_decode(folder: Path) -> tuple[LanguageModel, Tokenizer]:
-    """Load a model in its stored precision where this machine multiplies in that, else in float32.
+def load_to_decode(path: Path) -> tuple[LanguageModel | Decoder, Tokenizer]:
+    """Load a model as this machine decodes it fastest: from a folder, or from a GGUF file.
 
-    To decode takes as long as to read the weights: half as many bytes, half the time.
+    The decoder in C takes what it can compute, where a compiler is. Otherwise PyTorch does: a folder's model
+    in its stored precision where this machine multiplies in that, else in float32; to decode takes as long as
+    to read the weights, so half as many bytes take half the time.
+
+    Raises
+    ------
+    InputError
+        When there is no model, or a damaged one.
     """
+    if path.suffix == ".gguf":
+        config, weights, tokenizer = open_gguf(path)
+        if unsupported(config):
+            return load_gguf(path, torch.float32)
+        return decoder_or(config, weights, lambda: portable(config, weights)), tokenizer
     with threads_for(0):  # it multiplies nothing
-        model, tokenizer = load_pretrained(folder, dtype=None)
+        model, tokenizer = load_pretrained(path, dtype=None)
         if model.dtype not in (torch.float32, compute_dtype(torch.device("cpu"))):
-            model, tokenizer = load_pretrained(folder)
-    return model, tokenizer
+            model, tokenizer = load_pretrained(path)
+    if unsupported(model.config):
+        return model, tokenizer
+    return decoder_or(model.config, dict(model.named_parameters()), lambda: model), tokenizer
+
+
+def decoder_or(
+    config: ModelConfig, weights: Mapping[str, Tensor | Blocks], otherwise: Callable[[], LanguageModel]
+) -> LanguageModel | Decoder:
+    """Return the decoder in C, or something else where it cannot be made."""
+    try:
+        return Decoder(config, weights, min(config.max_seq_len, MAX_CONTEXT_LENGTH))
+    except NoCompilerError:
+        return otherwise()

@@ -17,18 +17,27 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from techtree.atomic import atomic_writer
 from techtree.errors import InputError
+from techtree.lm.quant.blocks import BLOCK, BLOCK_BYTES, quantize
 
 Value = bool | int | float | str | Sequence[str] | Sequence[int]
 """A metadatum. Whole numbers are stored as u32, in a sequence as i32; others as f32."""
 
 ALIGNMENT = 32
-TENSOR_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
+TensorType = torch.dtype | Literal["q8_0", "q4_0"]
+TENSOR_TYPES: dict[TensorType, int] = {
+    torch.float32: 0,
+    torch.float16: 1,
+    "q4_0": 2,
+    "q8_0": 8,
+    torch.bfloat16: 30,
+}
 """The number of each type of tensor (`ggml_type`)."""
 
 _MAGIC, _VERSION = b"GGUF", 3
@@ -43,15 +52,18 @@ class TensorSource:
     """A tensor to be written."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
-    """The type that its numbers get in the file."""
+    dtype: TensorType
+    """The type that its numbers get in the file. Blocks need a last axis that they fill."""
     read: Callable[[], Tensor]
     """Asked once, when its turn comes."""
 
     @property
     def n_bytes(self) -> int:
         """Its size in the file, without what fills it up."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+        n_numbers = torch.Size(self.shape).numel()
+        if isinstance(self.dtype, str):
+            return n_numbers // BLOCK * BLOCK_BYTES[self.dtype]
+        return n_numbers * self.dtype.itemsize
 
 
 def write_gguf(path: Path, metadata: Mapping[str, Value], tensors: Mapping[str, TensorSource]) -> None:
@@ -104,6 +116,9 @@ def _pieces(name: str, source: TensorSource) -> Iterator[Tensor]:
     assert tuple(tensor.shape) == source.shape, f"{name}: {tuple(tensor.shape)} is not {source.shape}"
     n_rows = max(1, _PIECE_NUMBERS // max(1, tensor[0].numel()))
     for rows in tensor.split(n_rows):
+        if isinstance(source.dtype, str):
+            yield _quantized(name, rows, source.dtype)
+            continue
         piece = rows.to("cpu", source.dtype).contiguous()
         if not piece.isfinite().all():
             limit = torch.finfo(source.dtype).max
@@ -112,6 +127,13 @@ def _pieces(name: str, source: TensorSource) -> Iterator[Tensor]:
                 f"got {rows.abs().max().item():.5g}: choose a wider type, or check the training"
             )
         yield piece
+
+
+def _quantized(name: str, rows: Tensor, kind: Literal["q8_0", "q4_0"]) -> Tensor:
+    try:
+        return quantize(rows.flatten(0, -2), kind).data
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _check_fits(name: str, value: Value) -> None:

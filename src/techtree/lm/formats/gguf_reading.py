@@ -9,6 +9,7 @@ of it.
 """
 
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ import torch
 from torch import Tensor
 
 from techtree.errors import InputError
+from techtree.lm.native.decoder import to_q8_0
+from techtree.lm.native.library import NoCompilerError
+from techtree.lm.quant.blocks import Blocks, Kind, quantize
 from techtree.reading import open_regular
 
 _NUMBERS = {0: "B", 1: "b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}
@@ -31,6 +35,7 @@ _ALIGNMENT = "general.alignment"
 _PLAIN = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 _BFLOAT16 = 30
 _MAX_AXES = 4
+_BLOCK_KINDS: dict[int, Kind] = {2: "q4_0", 3: "q4_1", 8: "q8_0"}
 _ADVICE = "copy or download it again"
 _NUMBERS_AT_ONCE = 1 << 22
 """How many are turned into floats."""
@@ -118,6 +123,36 @@ class GgufFile:
         for start in range(0, len(rows), n_at_once):
             rows[start : start + n_at_once].copy_(self._decoded(name, data[start : start + n_at_once]))
         return result
+
+    def blocks(self, name: str) -> Blocks | None:
+        """Return a quantized matrix in one of our kinds of blocks; None for a tensor that is not quantized.
+
+        Those kinds are kept as they are; others become Q8_0, whose rounding is finer than theirs.
+
+        Raises
+        ------
+        InputError
+            When a weight is not finite, or as `floats` says of kinds.
+        """
+        stored = self.tensors[name]
+        if stored.dtype is not None or len(stored.shape) != 2:
+            return None
+        rows = self._bytes[stored.offset : stored.offset + stored.n_bytes].reshape(stored.shape[0], -1)
+        with warnings.catch_warnings():
+            # PyTorch warns that the file's map cannot be written; nobody does.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            data = torch.from_numpy(rows)
+        kind = _BLOCK_KINDS.get(stored.kind)
+        try:
+            blocks = to_q8_0(stored.kind, data, stored.shape[1]) if kind is None else Blocks(kind, data)
+        except NoCompilerError:
+            blocks = None
+        except ValueError as error:
+            raise self._damaged(f"{error}, in {name}") from error
+        blocks = blocks or quantize(self.floats(name), "q8_0")
+        if not blocks.scales().isfinite().all():
+            raise self._damaged(f"a scale of {name} is not finite")
+        return blocks
 
     def _decoded(self, name: str, data: np.ndarray) -> Tensor:
         kind = self.tensors[name].kind

@@ -8,6 +8,7 @@ of the last one, and their keys and values need not be computed again.
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
 from techtree.lm.infer.threads import threads_for
 from techtree.lm.model.cache import KVCache
 from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.native.decoder import Decoder, NativeText
 
 PREFILL_CHUNK = 128
 """Tokens run at once: enough for full speed on a CPU, few enough to stop soon after a cancellation."""
@@ -50,21 +52,74 @@ def decode_one_token(model: LanguageModel, token: int, cache: KVCache) -> Float[
     return model(torch.tensor([[token]]), cache)[0, 0]
 
 
-class PrefixCache:
-    """Keys and values, together with the tokens that they belong to.
+class Text(Protocol):
+    """What a model keeps of one text: keys and values of its tokens."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first."""
+        ...
+
+    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool]) -> Float[Tensor, " V"] | None:
+        """Append tokens; return the scores for the next, or None when `should_stop` said so midway."""
+        ...
+
+
+class TorchText:
+    """A text of a model in PyTorch.
 
     Parameters
     ----------
     model
-        Whose keys and values they are.
+        The model.
+    max_len
+        The most tokens of the text.
+    """
+
+    def __init__(self, model: LanguageModel, max_len: int):
+        self._model = model
+        self._kv = KVCache(model.config, 1, max_len, model.dtype)
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
+        return self._kv.length
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first."""
+        self._kv.truncate(length)
+
+    @torch.inference_mode()
+    def extend(
+        self, ids: Sequence[int], should_stop: Callable[[], bool] = never
+    ) -> Float[Tensor, " V"] | None:
+        """Append tokens; return the scores for the next, or None when `should_stop` said so midway."""
+        with threads_for(len(ids) * self._model.config.n_parameters):
+            if len(ids) == 1:
+                return decode_one_token(self._model, ids[0], self._kv)
+            return prefill(self._model, torch.tensor(ids), self._kv, should_stop)
+
+
+class PrefixCache:
+    """A text, together with the tokens that it holds.
+
+    Parameters
+    ----------
+    model
+        In PyTorch, or the decoder in C.
     max_len
         The most tokens that prompt and text may have together.
     """
 
-    def __init__(self, model: LanguageModel, max_len: int):
+    def __init__(self, model: LanguageModel | Decoder, max_len: int):
         self.max_len = max_len
-        self._model = model
-        self._kv = KVCache(model.config, 1, max_len, model.dtype)
+        self._text: Text = (
+            NativeText(model, max_len) if isinstance(model, Decoder) else TorchText(model, max_len)
+        )
         self._ids: list[int] = []
 
     def __len__(self) -> int:
@@ -84,18 +139,13 @@ class PrefixCache:
         del self._ids[n_common:]
         return n_common
 
-    @torch.inference_mode()
     def run(self, ids: Sequence[int], should_stop: Callable[[], bool] = never) -> Float[Tensor, " V"] | None:
         """Append tokens and return the scores for the next, or None when `should_stop` said so."""
         n_before = len(self._ids)
         # Also after an exception in the model, the keys are those of the known tokens.
-        self._kv.truncate(n_before)
-        with threads_for(len(ids) * self._model.config.n_parameters):
-            if len(ids) == 1:
-                logits = decode_one_token(self._model, ids[0], self._kv)
-            else:
-                logits = prefill(self._model, torch.tensor(ids), self._kv, should_stop)
-        self._ids += ids[: self._kv.length - n_before]
+        self._text.truncate(n_before)
+        logits = self._text.extend(ids, should_stop)
+        self._ids += ids[: self._text.length - n_before]
         return logits
 
 

@@ -19,7 +19,10 @@ FILE_TYPES = {
     torch.float32: gguf.LlamaFileType.ALL_F32,
     torch.float16: gguf.LlamaFileType.MOSTLY_F16,
     torch.bfloat16: gguf.LlamaFileType.MOSTLY_BF16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
 }
+PLAIN_TYPES = [dtype for dtype in TENSOR_TYPES if isinstance(dtype, torch.dtype)]
 KEYS = gguf.Keys
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)
 EVERY_ARCHITECTURE = pytest.mark.parametrize(
@@ -145,6 +148,31 @@ def test_matrices_are_rounded_and_vectors_are_not(files, tiny_tokenizer, tmp_pat
         assert (found.types[one] == GGMLQuantizationType.F32) == is_kept, one
 
 
+@EVERY_ARCHITECTURE
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
+def test_matrices_become_the_blocks_of_the_reference(files, tiny_tokenizer, tmp_path, name, kind):
+    config = files[name].model.config  # with rows that fill blocks
+    config = dataclasses.replace(config, d_model=32 * config.n_heads, head_dim=32, d_ff=96)
+    if config.experts:
+        config = dataclasses.replace(config, experts=dataclasses.replace(config.experts, d_expert=32))
+    model = peaked_model(config)
+    save_gguf(tmp_path / "exact.gguf", model, tiny_tokenizer, torch.float32)
+    save_gguf(tmp_path / "m.gguf", model, tiny_tokenizer, kind)
+    stored = {one.name: one for one in GGUFReader(tmp_path / "m.gguf").tensors}
+    exact_tensors = read(tmp_path / "exact.gguf").tensors
+    assert stored.keys() == exact_tensors.keys()
+    n_blocks = 0
+    for one, exact in exact_tensors.items():
+        is_kept = exact.ndim == 1 or "ffn_gate_inp" in one or "position_embd" in one or exact.shape[-1] % 32
+        is_table = one in ("token_embd.weight", "output.weight")
+        wanted = GGMLQuantizationType["F32" if is_kept else "Q8_0" if is_table else kind.upper()]
+        assert stored[one].tensor_type == wanted, one
+        if not is_kept:
+            n_blocks += 1
+            assert (stored[one].data == gguf.quants.quantize(exact.numpy(), wanted)).all(), one
+    assert n_blocks > 1
+
+
 def test_a_tied_head_is_written_only_where_it_must_be(files):
     for name, (architecture, config) in SHAPES.items():
         tensors = files[name].read.tensors
@@ -218,7 +246,7 @@ def test_the_same_model_gives_the_same_bytes(files, tiny_tokenizer, tmp_path):
 
 def test_a_model_in_bfloat16_is_written_in_any_type(files, tiny_tokenizer, tmp_path):
     model = peaked_model(SHAPES["llama"][1]).bfloat16()
-    for dtype in TENSOR_TYPES:
+    for dtype in PLAIN_TYPES:
         save_gguf(tmp_path / "m.gguf", model, tiny_tokenizer, dtype)
         tensors = read(tmp_path / "m.gguf").tensors
         assert torch.equal(tensors["output_norm.weight"], model.model.norm.weight.float())

@@ -4,7 +4,7 @@
 `layout` which tensor becomes which; `vocabulary` what llama.cpp needs to know of the tokenizer.
 """
 
-from techtree.lm.formats.gguf.loading import load_gguf
+from techtree.lm.formats.gguf.loading import load_gguf, open_gguf
 from techtree.lm.formats.gguf.saving import save_gguf
 
-__all__ = ["load_gguf", "save_gguf"]
+__all__ = ["load_gguf", "open_gguf", "save_gguf"]

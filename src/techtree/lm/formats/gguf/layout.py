@@ -13,7 +13,7 @@ The llama architecture rotates neighbours, dimension 2i with 2i + 1, where this 
 i + head_dim / 2: the rows of its queries and keys are put in that order. The others rotate as we do.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -23,9 +23,10 @@ from techtree.errors import InputError
 from techtree.lm.config import ModelConfig
 from techtree.lm.formats.finite import are_finite, not_finite
 from techtree.lm.formats.gguf.architecture import ROPE_FACTORS, rope_factors
-from techtree.lm.formats.gguf_file import TensorSource
+from techtree.lm.formats.gguf_file import TensorSource, TensorType
 from techtree.lm.formats.gguf_reading import GgufFile
 from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.quant.blocks import BLOCK, Blocks
 
 _TOP = {
     "token_embd": "model.embed_tokens",
@@ -59,7 +60,7 @@ FLOAT32 = ("position_embd.weight", "ffn_gate_inp.weight")
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 
 
-def tensor_sources(architecture: str, model: LanguageModel, dtype: torch.dtype) -> dict[str, TensorSource]:
+def tensor_sources(architecture: str, model: LanguageModel, dtype: TensorType) -> dict[str, TensorSource]:
     """Return the tensors of a model's file.
 
     Parameters
@@ -69,7 +70,8 @@ def tensor_sources(architecture: str, model: LanguageModel, dtype: torch.dtype) 
     model
         The model.
     dtype
-        The type of the matrices.
+        The type of the matrices. Where the rows of one do not fill blocks, it is float32 instead of those;
+        and with 4 bits the embedding and the head have 8, since an error in either reaches every prediction.
     """
     parameters = dict(model.named_parameters())
     layout = {
@@ -84,11 +86,19 @@ def tensor_sources(architecture: str, model: LanguageModel, dtype: torch.dtype) 
     for name, ours in layout.items():
         parts = [parameters[one] for one in ours]
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
-        kind = torch.float32 if len(shape) == 1 or name.endswith(FLOAT32) else dtype
+        kind = _type_of(name, shape, dtype)
         is_rotated = architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k")
         head_dim = model.config.head_dim if is_rotated else None
         sources[name] = TensorSource(shape, kind, partial(_stored, parts, head_dim))
     return sources | _rope_factors(model.config)
+
+
+def _type_of(name: str, shape: tuple[int, ...], dtype: TensorType) -> TensorType:
+    if len(shape) == 1 or name.endswith(FLOAT32):
+        return torch.float32
+    if isinstance(dtype, str) and shape[-1] % BLOCK:
+        return torch.float32
+    return "q8_0" if dtype == "q4_0" and name in (_EMBEDDING, _HEAD) else dtype
 
 
 def _possible_names(architecture: str, n_layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -161,6 +171,66 @@ def read_parameters(
     InputError
         When a tensor is missing, unknown, of another shape, or not finite.
     """
+    parameters = {}
+    for name, ours in _checked_layout(architecture, model, file).items():
+        tensor = file.floats(name, dtype)
+        if not are_finite(tensor):
+            raise not_finite(f"{name} in {file.path}", tensor, tensor.dtype, "copy or download it again")
+        parameters |= _divided(architecture, model, name, tensor, ours)
+    return parameters
+
+
+class Weights(Mapping[str, Tensor | Blocks]):
+    """A model's parameters as a file has them, each made when it is asked for.
+
+    Matrices of 8 and 4 bits stay blocks. Those of other quantized kinds become Q8_0, whose rounding is finer
+    than theirs; float16 becomes float32.
+
+    Parameters
+    ----------
+    architecture, model, file
+        As `read_parameters` takes them.
+
+    Raises
+    ------
+    InputError
+        As there; that a weight is not finite is seen when it is asked for.
+    """
+
+    def __init__(self, architecture: str, model: LanguageModel, file: GgufFile):
+        self._architecture, self._model, self._file = architecture, model, file
+        layout = _checked_layout(architecture, model, file)
+        self._source = {one: (name, ours) for name, ours in layout.items() for one in ours}
+
+    def __getitem__(self, name: str) -> Tensor | Blocks:
+        """Return a parameter."""
+        theirs, ours = self._source[name]
+        blocks = self._file.blocks(theirs)
+        if blocks is not None:
+            parts = _divided(self._architecture, self._model, theirs, blocks.data, ours)
+            return Blocks(blocks.kind, parts[name])
+        stored = self._file.tensors[theirs]
+        dtype = torch.bfloat16 if stored.dtype == torch.bfloat16 else torch.float32
+        tensor = self._file.floats(theirs, dtype)
+        if not are_finite(tensor):
+            raise not_finite(f"{theirs} in {self._file.path}", tensor, dtype, "copy or download it again")
+        return _divided(self._architecture, self._model, theirs, tensor, ours)[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a parameter; nothing is read."""
+        return name in self._source
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self._source)
+
+    def __len__(self) -> int:
+        """Return how many parameters there are."""
+        return len(self._source)
+
+
+def _checked_layout(architecture: str, model: LanguageModel, file: GgufFile) -> dict[str, tuple[str, ...]]:
+    """Return for each tensor of a file the parameters whose rows it has, in the file's order."""
     wanted = dict(model.named_parameters())
     layout = dict(_possible_names(architecture, model.config.n_layers))
     needed = {theirs for theirs, ours in layout.items() if ours[0] in wanted}
@@ -168,8 +238,7 @@ def read_parameters(
     for problem, names in (("lacks the", needed - given), ("has the unknown", given - needed)):
         if names:
             raise InputError(f"{file.path} {problem} tensor {min(names)!r} ({len(names)} in all)")
-    parameters = {}
-    for name in sorted(needed, key=list(file.tensors).index):
+    for name in needed:
         parts = [wanted[one] for one in layout[name]]
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
         if file.tensors[name].shape != shape:
@@ -177,11 +246,15 @@ def read_parameters(
                 f"{name} in {file.path} must have the shape {shape}, as the metadata say; "
                 f"got {file.tensors[name].shape}"
             )
-        tensor = file.floats(name, dtype)
-        if not are_finite(tensor):
-            raise not_finite(f"{name} in {file.path}", tensor, tensor.dtype, "copy or download it again")
-        if architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k"):
-            tensor = _half_split(tensor, model.config.head_dim)
-        pieces = tensor.split([len(part) for part in parts])
-        parameters |= {ours: piece.contiguous() for ours, piece in zip(layout[name], pieces, strict=True)}
-    return parameters
+    return {name: layout[name] for name in file.tensors if name in needed}
+
+
+def _divided(
+    architecture: str, model: LanguageModel, name: str, tensor: Tensor, ours: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Return the parameters whose rows a tensor has, in our order of rows."""
+    if architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k"):
+        tensor = _half_split(tensor, model.config.head_dim)
+    wanted = dict(model.named_parameters())
+    pieces = tensor.split([len(wanted[one]) for one in ours])
+    return {one: piece.contiguous() for one, piece in zip(ours, pieces, strict=True)}

@@ -8,16 +8,22 @@ from techtree.errors import InputError
 from techtree.lm.formats.gguf.architecture import architecture_of, shape_metadata
 from techtree.lm.formats.gguf.layout import tensor_sources
 from techtree.lm.formats.gguf.vocabulary import vocabulary_metadata
-from techtree.lm.formats.gguf_file import Value, write_gguf
+from techtree.lm.formats.gguf_file import TensorType, Value, write_gguf
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.tokenizer import Tokenizer
 
-_FILE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 32}
+_FILE_TYPES: dict[TensorType, int] = {
+    torch.float32: 0,
+    torch.float16: 1,
+    "q4_0": 2,
+    "q8_0": 7,
+    torch.bfloat16: 32,
+}
 """How `general.file_type` calls a file whose matrices have this type."""
 
 
 def save_gguf(
-    path: Path, model: LanguageModel, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
+    path: Path, model: LanguageModel, tokenizer: Tokenizer, dtype: TensorType = torch.float32
 ) -> None:
     """Write a model and its tokenizer to a file that llama.cpp loads.
 
@@ -33,7 +39,8 @@ def save_gguf(
     tokenizer
         The tokenizer whose ids the model speaks.
     dtype
-        The type of the stored matrices: float32, float16 or bfloat16.
+        The type of the stored matrices: float32, float16 or bfloat16, or "q8_0" or "q4_0" for blocks of 32
+        numbers in 8 or 4 bits, byte by byte as llama.cpp's own quantizer rounds them.
 
     Raises
     ------
