@@ -43,6 +43,11 @@ class Recipe:
     """How much work a kill can cost."""
     keep_checkpoints: int = 2
     """How many checkpoints stay."""
+    quantize: Literal["none", "q8_0", "q4_0"] = "none"
+    """Train the weights for the blocks of 8 or 4 bits in which they will be exported, so that rounding costs
+    less: the last steps compute with the rounded ones."""
+    quantize_fraction: float = 0.3
+    """The share of the steps, at the end, that do."""
     spike_patience: int = 200
     """For how many steps a loss that jumped up may stay there before the training stops; 0 for ever."""
 
@@ -67,11 +72,15 @@ class TrainConfig(Recipe):
         for name in ("n_steps", "n_micro_batches", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if not 0 <= self.decay_fraction <= 1:
-            raise InputError(f"decay_fraction must be between 0 and 1; got {self.decay_fraction}")
+        for name in ("decay_fraction", "quantize_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
+        if self.quantize != "none" and self.strategy == "sharded":
+            raise InputError(f"quantize={self.quantize} needs strategy=replicated: shards may divide a block")
         for name, choices in (
             ("precision", ("auto", "float32", "bfloat16")),
             ("strategy", ("replicated", "sharded")),
+            ("quantize", ("none", "q8_0", "q4_0")),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")

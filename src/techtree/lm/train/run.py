@@ -9,6 +9,7 @@ What the ranks decide on (loss, stop, checkpoint) they add up first, so that all
 B batch, T tokens.
 """
 
+import contextlib
 import math
 import shutil
 import time
@@ -25,6 +26,7 @@ from techtree.lm.config import ModelConfig
 from techtree.lm.model.cross_entropy import IGNORED
 from techtree.lm.model.initialization import initialize
 from techtree.lm.model.language_model import LanguageModel
+from techtree.lm.quant.fake import fake_quantized
 from techtree.lm.train import checkpoint, checkpoint_folder
 from techtree.lm.train.batches import Batches
 from techtree.lm.train.checkpoint import Checkpoint, State
@@ -139,7 +141,8 @@ class Run:
         started = time.monotonic()
         ids, targets = self.batches.batch(self.step, self.ranks.rank, self.ranks.n_ranks)
         n_counted, n_tokens = self.ranks.sums((targets != IGNORED).sum().item(), ids.numel())
-        loss = self._accumulate_gradients(ids, targets, int(n_counted))
+        with self._rounding():
+            loss = self._accumulate_gradients(ids, targets, int(n_counted))
         due = self.ranks.is_first and started - self._saved_at >= self.config.checkpoint_interval_s
         loss, squared_norm, n_stops, n_due = self.ranks.sums(
             loss, self.strategy.squared_norm(), stop.is_made, due
@@ -164,6 +167,13 @@ class Run:
             warning=self._watched(loss),
         )
         return Taken(step, n_stops > 0, n_due > 0)
+
+    def _rounding(self) -> contextlib.AbstractContextManager[None]:
+        """Return what gives the model rounded weights, in the steps that compute with them."""
+        kind, n_steps = self.config.quantize, self.config.n_steps
+        if kind == "none" or self.step < round(n_steps * (1 - self.config.quantize_fraction)):
+            return contextlib.nullcontext()
+        return fake_quantized(self.model, kind)
 
     def _update(self) -> float:
         """Apply the gradients; return what the learning rates were multiplied with."""

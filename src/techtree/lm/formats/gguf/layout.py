@@ -26,7 +26,8 @@ from techtree.lm.formats.gguf.architecture import ROPE_FACTORS, rope_factors
 from techtree.lm.formats.gguf_file import TensorSource, TensorType
 from techtree.lm.formats.gguf_reading import GgufFile
 from techtree.lm.model.language_model import LanguageModel
-from techtree.lm.quant.blocks import BLOCK, Blocks
+from techtree.lm.quant.blocks import Blocks
+from techtree.lm.quant.choice import stored_kind
 
 _TOP = {
     "token_embd": "model.embed_tokens",
@@ -70,8 +71,7 @@ def tensor_sources(architecture: str, model: LanguageModel, dtype: TensorType) -
     model
         The model.
     dtype
-        The type of the matrices. Where the rows of one do not fill blocks, it is float32 instead of those;
-        and with 4 bits the embedding and the head have 8, since an error in either reaches every prediction.
+        The type of the matrices; in blocks, of those that `stored_kind` says.
     """
     parameters = dict(model.named_parameters())
     layout = {
@@ -86,19 +86,17 @@ def tensor_sources(architecture: str, model: LanguageModel, dtype: TensorType) -
     for name, ours in layout.items():
         parts = [parameters[one] for one in ours]
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
-        kind = _type_of(name, shape, dtype)
+        kind = _type_of(name, ours[0], shape, dtype)
         is_rotated = architecture == "llama" and name.split(".")[-2] in ("attn_q", "attn_k")
         head_dim = model.config.head_dim if is_rotated else None
         sources[name] = TensorSource(shape, kind, partial(_stored, parts, head_dim))
     return sources | _rope_factors(model.config)
 
 
-def _type_of(name: str, shape: tuple[int, ...], dtype: TensorType) -> TensorType:
-    if len(shape) == 1 or name.endswith(FLOAT32):
-        return torch.float32
-    if isinstance(dtype, str) and shape[-1] % BLOCK:
-        return torch.float32
-    return "q8_0" if dtype == "q4_0" and name in (_EMBEDDING, _HEAD) else dtype
+def _type_of(theirs: str, ours: str, shape: tuple[int, ...], dtype: TensorType) -> TensorType:
+    if isinstance(dtype, str):
+        return stored_kind(ours, shape, dtype) or torch.float32
+    return torch.float32 if len(shape) == 1 or theirs.endswith(FLOAT32) else dtype
 
 
 def _possible_names(architecture: str, n_layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
