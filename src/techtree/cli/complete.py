@@ -39,7 +39,7 @@ class Config:
     cursor stands before the character at COL, and one past the last character is the line's end."""
 
     model: Path | None = None
-    """The model's folder, runs/NAME/model; the newest finished run when left out."""
+    """The model's folder, runs/NAME/model, or a GGUF file; the newest finished run when left out."""
 
     max_tokens: int = 64
     """Insert so many tokens at most."""

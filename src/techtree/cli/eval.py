@@ -29,7 +29,7 @@ class Config:
     """Files and folders with code or text; of a folder that `techtree data` made, what it held out."""
 
     model: Path | None = None
-    """The model's folder, runs/NAME/model; the newest finished run when left out."""
+    """The model's folder, runs/NAME/model, or a GGUF file; the newest finished run when left out."""
 
     seq_len: int | None = None
     """How many tokens the model sees at once; what it was trained to see, and 2048 at most, when left out."""
@@ -46,12 +46,14 @@ def run(config: Config) -> int:
     from techtree.engines.model_folder import find_model_folder
     from techtree.lm.eval.bits_per_byte import bits_per_byte
     from techtree.lm.eval.held_out import evaluated
+    from techtree.lm.formats.gguf import load_gguf
     from techtree.lm.formats.huggingface import load_pretrained
     from techtree.lm.train.precision import compute_dtype
 
     folder = find_model_folder(config.model)
     documents = evaluated(_documents(config.corpus), config.max_bytes or None)
-    model, tokenizer = load_pretrained(folder)
+    load = load_gguf if folder.suffix == ".gguf" else load_pretrained
+    model, tokenizer = load(folder, torch.float32)
     model.compute_dtype = compute_dtype(torch.device("cpu"))
     seq_len = config.seq_len or min(model.config.max_seq_len, 2048)
     if model.config.positions == "learned" and seq_len > model.config.max_seq_len:

@@ -15,7 +15,7 @@ class Config:
     """
 
     model: Path | None = None
-    """The model's folder, runs/NAME/model; the newest finished run when left out."""
+    """The model's folder, runs/NAME/model, or a GGUF file; the newest finished run when left out."""
 
     host: str = "127.0.0.1"
     """Where to listen. Anything but this machine itself needs --api-key."""

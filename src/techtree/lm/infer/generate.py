@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from techtree.errors import InputError
+from techtree.lm.infer.drafts import N_DRAFT, Drafts
 from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
 from techtree.lm.infer.threads import threads_for
@@ -60,12 +61,19 @@ class Text(Protocol):
         """How many tokens it holds."""
         ...
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether tokens that are appended together get the same scores, to the bit, as one by one."""
+        ...
+
     def truncate(self, length: int) -> None:
         """Forget all tokens but the first."""
         ...
 
-    def extend(self, ids: Sequence[int], should_stop: Callable[[], bool]) -> Float[Tensor, " V"] | None:
-        """Append tokens; return the scores for the next, or None when `should_stop` said so midway."""
+    def extend_all(
+        self, ids: Sequence[int], n_logits: int, should_stop: Callable[[], bool]
+    ) -> Float[Tensor, "n_logits V"] | None:
+        """Append tokens; return the scores after each of the last, or None when told to stop midway."""
         ...
 
 
@@ -84,6 +92,8 @@ class TorchText:
         self._model = model
         self._kv = KVCache(model.config, 1, max_len, model.dtype)
 
+    is_exact = False
+
     @property
     def length(self) -> int:
         """How many tokens it holds."""
@@ -94,14 +104,16 @@ class TorchText:
         self._kv.truncate(length)
 
     @torch.inference_mode()
-    def extend(
-        self, ids: Sequence[int], should_stop: Callable[[], bool] = never
-    ) -> Float[Tensor, " V"] | None:
-        """Append tokens; return the scores for the next, or None when `should_stop` said so midway."""
+    def extend_all(
+        self, ids: Sequence[int], n_logits: int, should_stop: Callable[[], bool] = never
+    ) -> Float[Tensor, "n_logits V"] | None:
+        """Append tokens; return the scores after the last one, or None when told to stop midway."""
+        assert n_logits == 1, "tokens are guessed only where that is exact"
         with threads_for(len(ids) * self._model.config.n_parameters):
             if len(ids) == 1:
-                return decode_one_token(self._model, ids[0], self._kv)
-            return prefill(self._model, torch.tensor(ids), self._kv, should_stop)
+                return decode_one_token(self._model, ids[0], self._kv)[None]
+            logits = prefill(self._model, torch.tensor(ids), self._kv, should_stop)
+            return None if logits is None else logits[None]
 
 
 class PrefixCache:
@@ -139,14 +151,25 @@ class PrefixCache:
         del self._ids[n_common:]
         return n_common
 
-    def run(self, ids: Sequence[int], should_stop: Callable[[], bool] = never) -> Float[Tensor, " V"] | None:
-        """Append tokens and return the scores for the next, or None when `should_stop` said so."""
+    @property
+    def is_exact(self) -> bool:
+        """Whether tokens that run together get the same scores as one by one."""
+        return self._text.is_exact
+
+    def run(
+        self, ids: Sequence[int], should_stop: Callable[[], bool] = never, n_logits: int = 1
+    ) -> Float[Tensor, "n_logits V"] | None:
+        """Append tokens and return the scores after each of the last, or None when `should_stop` said so."""
         n_before = len(self._ids)
         # Also after an exception in the model, the keys are those of the known tokens.
         self._text.truncate(n_before)
-        logits = self._text.extend(ids, should_stop)
+        logits = self._text.extend_all(ids, n_logits, should_stop)
         self._ids += ids[: self._text.length - n_before]
         return logits
+
+    def forget(self, n_tokens: int) -> None:
+        """Forget the last tokens."""
+        del self._ids[len(self._ids) - n_tokens :]
 
 
 def generate(
@@ -190,24 +213,37 @@ def generate(
     generator = seeded_generator(sampling)
     progress.stop = limits.reached(0)
     start, pending = time.perf_counter(), list(prompt[progress.n_reused :])
+    drafts = Drafts(prompt) if cache.is_exact else None
+    drafted: list[int] = []
     while progress.stop is None:
-        logits = cache.run(pending, lambda: limits.reached(0) is not None)
+        logits = cache.run([*pending, *drafted], lambda: limits.reached(0) is not None, len(drafted) + 1)
         if progress.n_predicted == 0:
             progress.prompt_s, start = time.perf_counter() - start, time.perf_counter()
         if logits is None:
             progress.stop = limits.reached(0)
             return
-        token = sample(logits, sampling, generator)
-        progress.predicted_s = time.perf_counter() - start
-        if token in stop_ids:
-            progress.stop = "end_of_text"
-            return
-        progress.n_predicted += 1
-        yield token
+        n_right, token = 0, pending[-1]
+        for n_right, scores in enumerate(logits):
+            token = sample(scores, sampling, generator)
+            progress.predicted_s = time.perf_counter() - start
+            if token in stop_ids:
+                progress.stop = "end_of_text"
+                return
+            progress.n_predicted += 1
+            yield token
+            progress.stop = limits.reached(progress.n_predicted)
+            if len(prompt) + progress.n_predicted >= cache.max_len:
+                progress.stop = "context"
+            if drafts is not None:
+                drafts.append(token)
+            if progress.stop is not None or drafted[n_right : n_right + 1] != [token]:
+                break
         pending = [token]
-        progress.stop = limits.reached(progress.n_predicted)
-        if len(prompt) + progress.n_predicted >= cache.max_len:
-            progress.stop = "context"
+        if drafts is not None:
+            cache.forget(len(drafted) - n_right)
+            drafts.judge(len(drafted), n_right)
+            room = min(limits.max_tokens, cache.max_len - len(prompt)) - progress.n_predicted - 1
+            drafted = drafts.propose(min(N_DRAFT, room))
 
 
 def decoder(

@@ -204,9 +204,11 @@ class Decoder:
 
     def _keep(self, tensor: Tensor, n_lanes: int = 1) -> int:
         """Keep a vector or a table in float32, padded, and return where it is."""
-        flat = tensor.detach().to(torch.float32).reshape(-1)
-        self._kept.append(torch.nn.functional.pad(flat, (0, -len(flat) % n_lanes)).contiguous().clone())
-        return self._kept[-1].data_ptr()
+        flat = tensor.detach().reshape(-1)
+        padded = torch.zeros(math.ceil(len(flat) / n_lanes) * n_lanes)
+        padded[: len(flat)] = flat
+        self._kept.append(padded)
+        return padded.data_ptr()
 
     def _matrix(self, weights: Mapping[str, Tensor | Blocks], name: str) -> _Matrix:
         given = weights[f"{name}.weight"]
@@ -242,6 +244,8 @@ class NativeText:
     max_len
         The most tokens of the text.
     """
+
+    is_exact = True
 
     def __init__(self, decoder: Decoder, max_len: int):
         if max_len > decoder.n_positions:

@@ -38,7 +38,8 @@ def portable(config: ModelConfig, weights: Mapping[str, Tensor | Blocks]) -> Lan
 
 def rounded(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Return activations as blocks of 32 give them back, each in 8 bits with a scale in float32."""
-    blocks = nn.functional.pad(x, (0, -x.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    zeros = x.new_zeros(*x.shape[:-1], -x.shape[-1] % BLOCK)
+    blocks = torch.cat((x, zeros), dim=-1).unflatten(-1, (-1, BLOCK))
     scale = blocks.abs().amax(-1, keepdim=True) / 127
     steps = (blocks * torch.where(scale == 0, 0.0, 1 / scale)).round()  # ties to even
     return (steps * scale).flatten(-2)[..., : x.shape[-1]]
