@@ -7,7 +7,8 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from techtree.errors import InputError
-from techtree.lm.native.decoder import to_q8_0
+from techtree.lm.native import blocks as native
+from techtree.lm.native.blocks import to_q8_0
 from techtree.lm.quant.blocks import BLOCK, Blocks, grid, quantize
 
 KINDS = {"q8_0": GGMLQuantizationType.Q8_0, "q4_0": GGMLQuantizationType.Q4_0}
@@ -34,9 +35,19 @@ def test_bytes_equal_the_reference(kind):
         floats = gguf.quants.dequantize(expected, KINDS[kind])
         np.testing.assert_array_equal(blocks.floats().numpy(), floats)
         assert blocks.shape == x.shape
-        torch.testing.assert_close(
-            grid(x.view(-1, BLOCK), kind).view(x.shape), blocks.floats(), atol=0, rtol=0
-        )
+        assert torch.equal(grid(x.view(-1, BLOCK), kind).view(x.shape), blocks.floats())
+        assert torch.equal(native.rounded(x, kind), blocks.floats())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_number_stays_none(kind):
+    for x in (torch.nan, torch.inf, -torch.inf, 3e38):
+        weights = torch.ones(2, 64)
+        weights[0, 40] = x
+        found = native.rounded(weights, kind)
+        assert not found[0, 32:].isfinite().any()
+        assert found[1].isfinite().all()
+        assert found[0, :32].isfinite().all()
 
 
 def test_q4_1_is_read_as_the_reference_reads_it():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from techtree.errors import InputError
-from techtree.lm.native.decoder import to_q8_0
+from techtree.lm.native.blocks import to_q8_0
 from techtree.lm.native.library import NoCompilerError
 from techtree.lm.quant.blocks import Blocks, Kind, quantize
 from techtree.reading import open_regular

@@ -866,7 +866,8 @@ static void six_bits_in_256(const uint8_t *block, float *y) {
     }
 }
 
-static uint16_t half_of(float x) { // nearest, ties to even; |x| is below 65520
+static uint16_t half_of(float x) { // nearest, ties to even; infinite from 65520 on
+    if (fabsf(x) >= 65520) return x < 0 ? 0xfc00 : 0x7c00;
     const uint32_t sign = x < 0 ? 0x8000 : 0;
     const float size = fabsf(x);
     if (size < 0x1p-14f) return sign | (uint16_t)rintf(size * 0x1p24f);
@@ -905,4 +906,27 @@ int techtree_to_q8_0(int kind, int64_t n, const uint8_t *from, uint8_t *to) {
         }
     }
     return 0;
+}
+
+// Blocks of 32 weights, rounded to what Q8_0 or Q4_0 would give back; NaN where one is no number.
+void techtree_round(int kind, int64_t n_blocks, const float *from, float *to) {
+    for (int64_t b = 0; b < n_blocks; b++, from += BLOCK, to += BLOCK) {
+        float size = 0, largest = 0;
+        int is_number = 1;
+        for (int i = 0; i < BLOCK; i++) is_number &= fabsf(from[i]) <= 3.4028235e38f;
+        for (int i = 0; i < BLOCK; i++) size = fabsf(from[i]) > size ? fabsf(from[i]) : size;
+        for (int i = BLOCK - 1; i >= 0; i--) // the first of equal ones counts
+            if (fabsf(from[i]) == size) largest = from[i];
+        const float scale = kind == Q8_0 ? size / 127 : largest / -8, inverse = scale != 0 ? 1 / scale : 0;
+        const float kept = is_number ? half_at((const uint8_t *)&(uint16_t){half_of(scale)}) : NAN;
+        for (int i = 0; i < BLOCK; i++) {
+            float exact = from[i] * inverse;
+            if (kind == Q8_0) {
+                to[i] = kept * (float)(int)(exact + (exact < 0 ? -0x1.fffffep-2f : 0x1.fffffep-2f));
+            } else {
+                int q = (int)(exact + 8.5f); // from 0.5 on
+                to[i] = kept * (float)((q > 15 ? 15 : q) - 8);
+            }
+        }
+    }
 }

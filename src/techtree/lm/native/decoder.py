@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from techtree.errors import InputError
@@ -18,13 +18,14 @@ from techtree.lm.config import ModelConfig
 from techtree.lm.infer.limits import never
 from techtree.lm.infer.threads import Threads
 from techtree.lm.model.rope import rotation
+from techtree.lm.native.blocks import KINDS
 from techtree.lm.native.library import library
-from techtree.lm.quant.blocks import BLOCK, BLOCK_BYTES, Blocks
+from techtree.lm.quant.blocks import Blocks
 
 LANES = 16
 PREFILL_CHUNK = 64
 """Tokens run at once: enough for full speed, few enough to stop soon after a cancellation."""
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, "q8_0": 2, "q4_0": 3, "q4_1": 4}
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, **KINDS}
 
 
 class _Matrix(ctypes.Structure):
@@ -299,31 +300,3 @@ class NativeText:
             self.length += n
             found.append(logits)
         return torch.cat(found) if len(found) > 1 else found[0]
-
-
-def to_q8_0(kind: int, data: UInt8[Tensor, "rows row_bytes"], n_columns: int) -> Blocks | None:
-    """Return a matrix of another of GGUF's quantized kinds in blocks of 8 bits; None for an unknown kind.
-
-    Parameters
-    ----------
-    kind
-        Its number among llama.cpp's types.
-    data, n_columns
-        The rows, and how many weights each has.
-
-    Raises
-    ------
-    NoCompilerError
-        When there is no compiler, and nothing compiled.
-    ValueError
-        When a weight is not finite.
-    """
-    data = data.contiguous()
-    blocks = torch.empty(len(data), n_columns // BLOCK * BLOCK_BYTES["q8_0"], dtype=torch.uint8)
-    told = library().techtree_to_q8_0(
-        *(kind, ctypes.c_int64(len(data) * n_columns)),
-        *(ctypes.c_void_p(data.data_ptr()), ctypes.c_void_p(blocks.data_ptr())),
-    )
-    if told == 1:
-        raise ValueError("a weight is not finite")
-    return None if told else Blocks("q8_0", blocks)

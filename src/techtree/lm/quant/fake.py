@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from techtree.lm.native import blocks
+from techtree.lm.native.library import NoCompilerError
 from techtree.lm.quant.blocks import BLOCK, grid
 from techtree.lm.quant.choice import stored_kind
 
@@ -36,4 +38,8 @@ def fake_quantized(model: nn.Module, kind: Literal["q8_0", "q4_0"]) -> Iterator[
 
 def rounded(weights: Float[Tensor, "*n d"], kind: Literal["q8_0", "q4_0"]) -> Float[Tensor, "*n d"]:
     """Return weights as blocks give them back."""
-    return grid(weights.detach().unflatten(-1, (-1, BLOCK)), kind).flatten(-2)
+    weights = weights.detach()
+    if weights.device.type == "cpu" and weights.dtype == torch.float32:
+        with contextlib.suppress(NoCompilerError):
+            return blocks.rounded(weights, kind)
+    return grid(weights.unflatten(-1, (-1, BLOCK)), kind).flatten(-2)

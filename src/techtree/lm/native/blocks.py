@@ -1,0 +1,54 @@
+"""Work on blocks of quantized weights that PyTorch would do ten times slower: in C, by decoder.c.
+
+All of it raises `NoCompilerError` where there is no compiler, and nothing compiled.
+"""
+
+import ctypes
+from typing import Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from techtree.lm.native.library import library
+from techtree.lm.quant.blocks import BLOCK, BLOCK_BYTES, Blocks
+
+KINDS = {"q8_0": 2, "q4_0": 3, "q4_1": 4}
+"""Their numbers in decoder.c."""
+
+
+def to_q8_0(kind: int, data: UInt8[Tensor, "rows row_bytes"], n_columns: int) -> Blocks | None:
+    """Return a matrix of another of GGUF's quantized kinds in blocks of 8 bits; None for an unknown kind.
+
+    Parameters
+    ----------
+    kind
+        Its number among llama.cpp's types.
+    data, n_columns
+        The rows, and how many weights each has.
+
+    Raises
+    ------
+    ValueError
+        When a weight is not finite.
+    """
+    data = data.contiguous()
+    blocks = torch.empty(len(data), n_columns // BLOCK * BLOCK_BYTES["q8_0"], dtype=torch.uint8)
+    told = library().techtree_to_q8_0(
+        *(kind, ctypes.c_int64(len(data) * n_columns)),
+        *(ctypes.c_void_p(data.data_ptr()), ctypes.c_void_p(blocks.data_ptr())),
+    )
+    if told == 1:
+        raise ValueError("a weight is not finite")
+    return None if told else Blocks("q8_0", blocks)
+
+
+def rounded(weights: Float[Tensor, "*n d"], kind: Literal["q8_0", "q4_0"]) -> Float[Tensor, "*n d"]:
+    """Return float32 weights as blocks give them back; d must be a multiple of 32."""
+    weights = weights.contiguous()
+    result = torch.empty_like(weights)
+    library().techtree_round(
+        *(KINDS[kind], ctypes.c_int64(weights.numel() // BLOCK)),
+        *(ctypes.c_void_p(weights.data_ptr()), ctypes.c_void_p(result.data_ptr())),
+    )
+    return result
