@@ -6,25 +6,22 @@ endless loops beside them, which take their share of the processors. Each measur
 llama.cpp is the one in `pip install xllamacpp`.
 """
 
-import importlib.util
-import json
 import multiprocessing
-import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 
+import llama
 from report import again, conditions, run, table
 from techtree.errors import InputError
 from techtree.lm.formats.gguf import open_gguf
@@ -70,8 +67,7 @@ class Result:
 
 def main(config: Config) -> None:
     """Measure, and print."""
-    has_peer = importlib.util.find_spec("xllamacpp") is not None
-    programs = {"ours": ours, "llama.cpp": llama_cpp} if has_peer else {"ours": ours}
+    programs = {"ours": ours, "llama.cpp": llama_cpp} if llama.IS_THERE else {"ours": ours}
     threads = config.threads or torch.get_num_threads()
     rows = []
     for path in config.files:
@@ -81,9 +77,10 @@ def main(config: Config) -> None:
             for _ in range(config.rounds):
                 for name, program in programs.items():
                     found[name].append(beside_loops(n_loops, program, path, config.n_tokens, threads))
-            agreed = agreement(path, found["llama.cpp"][0].ids) if has_peer and not n_loops else "-"
+            agreed = agreement(path, found["llama.cpp"][0].ids) if llama.IS_THERE and not n_loops else "-"
             rows += described(path.stem, n_loops, found, free, agreed)
-    print(conditions("torch", *(["xllamacpp"] if has_peer else []), n_threads=threads), end="\n\n")
+            print(*rows[-len(programs) :], sep="\n", file=sys.stderr, flush=True)
+    print(conditions("torch", *(["xllamacpp"] if llama.IS_THERE else []), n_threads=threads), end="\n\n")
     head = [
         "file",
         "loops",
@@ -95,8 +92,8 @@ def main(config: Config) -> None:
         "agreed",
     ]
     print(table(head, rows), end="\n\n")
-    if not has_peer:
-        print("llama.cpp was skipped: pip install xllamacpp")
+    if not llama.IS_THERE:
+        print(f"llama.cpp was skipped: {llama.ADVICE}")
     print(again())
 
 
@@ -134,7 +131,9 @@ def agreement(path: Path, ids: list[int]) -> str:
     return f"{n_same} of {len(ids)}"
 
 
-def beside_loops(n_loops: int, program: Any, path: Path, n_tokens: int, threads: int) -> Result:
+def beside_loops(
+    n_loops: int, program: Callable[[Path, int, int], Result], path: Path, n_tokens: int, threads: int
+) -> Result:
     """Measure in a fresh process while endless loops run."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n_loops)]
     try:
@@ -172,31 +171,12 @@ def ours(path: Path, n_tokens: int, threads: int) -> Result:
 
 
 def llama_cpp(path: Path, n_tokens: int, threads: int) -> Result:
-    """Measure llama.cpp by its server, which tells its own times."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it tells much
-    import xllamacpp
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.port = str(path), N_CONTEXT, port
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    server = xllamacpp.Server(params)
-
-    def ask(**question: Any) -> dict[str, Any]:
-        body = json.dumps(question | {"temperature": 0, "cache_prompt": False}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/completion", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-    ask(prompt=random_prompt()[:64], n_predict=1)
-    prefill = ask(prompt=random_prompt(), n_predict=1)["timings"]["prompt_per_second"]
-    written = ask(prompt=PROMPT, n_predict=n_tokens, ignore_eos=True, return_tokens=True)
-    del server
-    return Result(written["timings"]["predicted_per_second"], prefill, written["tokens"])
+    """Measure llama.cpp."""
+    peer = llama.Llama(path, N_CONTEXT, threads)
+    peer.write(random_prompt()[:64], 1)
+    prefill = peer.write(random_prompt(), 1).prefill
+    written = peer.write(PROMPT, n_tokens)
+    return Result(written.decode, prefill, written.ids)
 
 
 if __name__ == "__main__":
