@@ -173,7 +173,7 @@ def test_weights_stay_as_they_are_stored_where_the_machine_multiplies_so(
     save_pretrained(tmp_path, tiny_model, tiny_tokenizer, dtype=getattr(torch, stored))
     fastest = torch.bfloat16 if has_units else torch.float32
     monkeypatch.setattr(torch_engine, "compute_dtype", lambda device: fastest)
-    monkeypatch.setattr(torch_engine, "decoder_or", lambda config, weights, otherwise: otherwise())
+    monkeypatch.setattr(torch_engine, "decoder", lambda config, weights: None)
     model, _ = torch_engine.load_to_decode(tmp_path)
     assert model.dtype == getattr(torch, expected)
     assert model(torch.arange(9)[None]).dtype == torch.float32
@@ -219,7 +219,9 @@ def test_ten_at_once_without_a_slot_are_all_answered(engine):
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "q8_0", "q4_0"])
-def test_the_decoder_in_c_writes_what_pytorch_writes(tiny_model, tiny_tokenizer, tmp_path, monkeypatch, kind):
+def test_the_decoder_in_c_writes_what_pytorch_writes(
+    tiny_model, tiny_tokenizer, tiny_model_folder, tmp_path, monkeypatch, kind
+):
     from techtree.engines import torch_engine
     from techtree.lm.formats.gguf import save_gguf
     from techtree.lm.native.decoder import Decoder
@@ -231,6 +233,10 @@ def test_the_decoder_in_c_writes_what_pytorch_writes(tiny_model, tiny_tokenizer,
     engine = torch_engine.TorchEngine.load(path)
     assert engine.name == "tiny"
     assert isinstance(torch_engine.load_to_decode(path)[0], Decoder)
+    with monkeypatch.context() as three_threads:
+        three_threads.setattr("torch.get_num_threads", lambda: 3)
+        for model in (path, tiny_model_folder):
+            assert torch_engine.load_to_decode(model)[0].threads.n_most == 3
 
     def without_compiler(*args):
         raise NoCompilerError

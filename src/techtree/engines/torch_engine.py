@@ -13,7 +13,8 @@ from techtree.lm.config import ModelConfig
 from techtree.lm.formats.gguf import load_gguf, open_gguf
 from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
-from techtree.lm.infer.generate import PrefixCache, decoder
+from techtree.lm.infer.generate import PrefixCache
+from techtree.lm.infer.generate import decoder as decode_with
 from techtree.lm.infer.limits import never
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.threads import threads_for
@@ -80,7 +81,7 @@ class TorchEngine:
             request.min_p,
             request.seed,
         )
-        decode = decoder(self._cache, sampling, self._filling.tokenizer.stop_ids)
+        decode = decode_with(self._cache, sampling, self._filling.tokenizer.stop_ids)
         return self._filling.answer(request, decode, cancelled, on_text)
 
 
@@ -100,21 +101,22 @@ def load_to_decode(path: Path) -> tuple[LanguageModel | Decoder, Tokenizer]:
         config, weights, tokenizer = open_gguf(path)
         if unsupported(config):
             return load_gguf(path, torch.float32)
-        return decoder_or(config, weights, lambda: portable(config, weights)), tokenizer
+        return decoder(config, weights) or portable(config, weights), tokenizer
     with threads_for(0):  # it multiplies nothing
         model, tokenizer = load_pretrained(path, dtype=None)
-        if model.dtype not in (torch.float32, compute_dtype(torch.device("cpu"))):
+    if made := decoder(model.config, dict(model.named_parameters())):
+        return made, tokenizer
+    if model.dtype not in (torch.float32, compute_dtype(torch.device("cpu"))):
+        with threads_for(0):
             model, tokenizer = load_pretrained(path)
-    if unsupported(model.config):
-        return model, tokenizer
-    return decoder_or(model.config, dict(model.named_parameters()), lambda: model), tokenizer
+    return model, tokenizer
 
 
-def decoder_or(
-    config: ModelConfig, weights: Mapping[str, Tensor | Blocks], otherwise: Callable[[], LanguageModel]
-) -> LanguageModel | Decoder:
-    """Return the decoder in C, or something else where it cannot be made."""
+def decoder(config: ModelConfig, weights: Mapping[str, Tensor | Blocks]) -> Decoder | None:
+    """Return the decoder in C, or None where it cannot compute the model, or not be compiled."""
+    if unsupported(config):
+        return None
     try:
         return Decoder(config, weights, min(config.max_seq_len, MAX_CONTEXT_LENGTH))
     except NoCompilerError:
-        return otherwise()
+        return None

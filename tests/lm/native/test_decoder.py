@@ -36,7 +36,8 @@ SHAPES = {
     "as many key heads as heads": {"n_kv_heads": 4, "head_dim": 6},
     "a slowed rotation": {"rope_base": 500_000.0, "rope_scaling": RopeScaling("llama3", 8.0)},
 }
-KINDS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_1")
+FLOATS = ("float32", "bfloat16", "float16")
+KINDS = (*FLOATS, "q8_0", "q4_0", "q4_1")
 
 
 def weights_of(shape, kind, seed=0):
@@ -54,7 +55,7 @@ def weights_of(shape, kind, seed=0):
 
 
 def in_kind(x, kind):
-    if kind in ("float32", "bfloat16"):
+    if kind in FLOATS:
         return x.to(getattr(torch, kind))
     if x.shape[1] % 32:
         return x
@@ -79,7 +80,7 @@ def test_logits_equal_those_of_pytorch(shape, kind):
     # Sums in another order, errors of 1e-6; where that carries an activation over the middle between two
     # steps of its block, it is off by a step of 1/127, and so one of the some hundred terms of each logit.
     off = (logits - expected).abs()
-    if kind in ("float32", "bfloat16") or shape == "widths that fill no block":
+    if kind in FLOATS or shape == "widths that fill no block":
         assert off.max() < 1e-4
     else:
         assert off.median() < 1e-4

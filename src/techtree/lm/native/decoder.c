@@ -12,7 +12,7 @@
 // a group of n blocks: 16 scales (half precision) for each block; for Q4_1 also 16 minima; zeros up to a
 // multiple of 64 bytes; then for each block its weights: 4 inputs of 16 rows at a time. The 8-bit ones
 // are stored plus 128; 4 bits hold the inputs 0-15 in the low halves of the bytes, 16-31 in the high ones.
-// float32 and bfloat16 lie input by input, 16 rows each.
+// float32, bfloat16 and float16 lie input by input, 16 rows each.
 //
 // Letters: T tokens, W d_model, H heads, G key heads, D head_dim, F d_ff, V vocabulary.
 
@@ -42,7 +42,7 @@ typedef uint32_t v16u __attribute__((vector_size(64), may_alias));
 typedef uint16_t v16h __attribute__((vector_size(32), may_alias));
 typedef uint8_t v64b __attribute__((vector_size(64), may_alias));
 
-enum { FLOAT32, BFLOAT16, Q8_0, Q4_0, Q4_1 };
+enum { FLOAT32, BFLOAT16, Q8_0, Q4_0, Q4_1, FLOAT16 };
 
 typedef struct {
     int32_t kind, n_rows, n_cols, unused;
@@ -238,20 +238,24 @@ INLINE size_t group_bytes(const Matrix *m) {
     size_t n_blocks = rounded_up(m->n_cols, BLOCK) / BLOCK;
     switch (m->kind) {
     case FLOAT32: return (size_t)m->n_cols * LANES * 4;
-    case BFLOAT16: return (size_t)m->n_cols * LANES * 2;
+    case BFLOAT16:
+    case FLOAT16: return (size_t)m->n_cols * LANES * 2;
     case Q8_0: return group_header(m) + n_blocks * LANES * BLOCK;
     default: return group_header(m) + n_blocks * LANES * BLOCK / 2;
     }
 }
 
-INLINE void float_rows(const Matrix *m, const uint8_t *w, const Tokens *in, int t0, int nt, v16f *y) {
+INLINE v16f inputs_of(int kind, const uint8_t *w, size_t k) { // weights of one input, 16 rows
+    if (kind == FLOAT32) return load((const float *)w + k * LANES);
+    return kind == FLOAT16 ? from_half(w + k * LANES * 2) : from_bfloat16(w + k * LANES * 2);
+}
+
+INLINE void float_rows(const Matrix *m, const uint8_t *w, const Tokens *in, int t0, int nt, int kind, v16f *y) {
     const size_t n = m->n_cols;
     v16f even[TILE] = {}, odd[TILE] = {};
     size_t k = 0;
     for (; k + 1 < n; k += 2) {
-        v16f w0, w1;
-        if (m->kind == FLOAT32) w0 = load((const float *)w + k * LANES), w1 = load((const float *)w + (k + 1) * LANES);
-        else w0 = from_bfloat16(w + k * LANES * 2), w1 = from_bfloat16(w + (k + 1) * LANES * 2);
+        v16f w0 = inputs_of(kind, w, k), w1 = inputs_of(kind, w, k + 1);
         for (int t = 0; t < nt; t++) {
             const float *x = in->x + (size_t)(t0 + t) * n + k;
             even[t] = fma16(w0, splat(x[0]), even[t]);
@@ -259,7 +263,7 @@ INLINE void float_rows(const Matrix *m, const uint8_t *w, const Tokens *in, int 
         }
     }
     if (k < n) {
-        v16f w0 = m->kind == FLOAT32 ? load((const float *)w + k * LANES) : from_bfloat16(w + k * LANES * 2);
+        v16f w0 = inputs_of(kind, w, k);
         for (int t = 0; t < nt; t++) even[t] = fma16(w0, splat(in->x[(size_t)(t0 + t) * n + k]), even[t]);
     }
     for (int t = 0; t < nt; t++) y[t] = even[t] + odd[t];
@@ -307,8 +311,9 @@ INLINE void block_rows(const Matrix *m, const uint8_t *group, const Tokens *in, 
 
 INLINE void rows_by_tokens(const Matrix *m, const uint8_t *group, const Tokens *in, int t0, int nt, v16f *y) {
     switch (m->kind) {
-    case FLOAT32:
-    case BFLOAT16: float_rows(m, group, in, t0, nt, y); break;
+    case FLOAT32: float_rows(m, group, in, t0, nt, FLOAT32, y); break;
+    case BFLOAT16: float_rows(m, group, in, t0, nt, BFLOAT16, y); break;
+    case FLOAT16: float_rows(m, group, in, t0, nt, FLOAT16, y); break;
     case Q8_0: block_rows(m, group, in, t0, nt, Q8_0, y); break;
     case Q4_0: block_rows(m, group, in, t0, nt, Q4_0, y); break;
     default: block_rows(m, group, in, t0, nt, Q4_1, y); break;
@@ -334,15 +339,8 @@ static void group_by_tokens(const Matrix *m, int g, const Tokens *in, int t0, in
 static void unpack_row(const Matrix *m, int row, float *out) {
     const uint8_t *group = m->data + row / LANES * group_bytes(m);
     const int lane = row % LANES;
-    if (m->kind == FLOAT32 || m->kind == BFLOAT16) {
-        for (int k = 0; k < m->n_cols; k++) {
-            if (m->kind == FLOAT32) {
-                out[k] = ((const float *)group)[k * LANES + lane];
-            } else {
-                uint32_t bits = (uint32_t)((const uint16_t *)group)[k * LANES + lane] << 16;
-                memcpy(out + k, &bits, 4);
-            }
-        }
+    if (m->kind == FLOAT32 || m->kind == BFLOAT16 || m->kind == FLOAT16) {
+        for (int k = 0; k < m->n_cols; k++) out[k] = inputs_of(m->kind, group, k)[lane];
         return;
     }
     const uint8_t *w = group + group_header(m);
@@ -799,7 +797,7 @@ void techtree_pack(int kind, int n_rows, int n_cols, int first, int n, const uin
     for (int r = 0; r < n; r++) {
         uint8_t *group = out + (size_t)(first + r) / LANES * group_bytes(&m);
         const int lane = (first + r) % LANES;
-        if (kind == FLOAT32 || kind == BFLOAT16) {
+        if (kind == FLOAT32 || kind == BFLOAT16 || kind == FLOAT16) {
             for (int k = 0; k < n_cols; k++) memcpy(group + (k * LANES + lane) * item, rows + ((size_t)r * n_cols + k) * item, item);
             continue;
         }

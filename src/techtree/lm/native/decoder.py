@@ -25,7 +25,7 @@ from techtree.lm.quant.blocks import Blocks
 LANES = 16
 PREFILL_CHUNK = 64
 """Tokens run at once: enough for full speed, few enough to stop soon after a cancellation."""
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, **KINDS}
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 5, **KINDS}
 
 
 class _Matrix(ctypes.Structure):
@@ -216,7 +216,7 @@ class Decoder:
         bias = weights.get(f"{name}.bias")
         if isinstance(given, Tensor):
             given = given.detach()
-            kind = given.dtype if given.dtype == torch.bfloat16 else torch.float32
+            kind = given.dtype if given.dtype in _KINDS else torch.float32
             rows = given.to("cpu", kind).contiguous()
         else:
             kind, rows = given.kind, given.data.contiguous()

@@ -182,7 +182,7 @@ class Weights(Mapping[str, Tensor | Blocks]):
     """A model's parameters as a file has them, each made when it is asked for.
 
     Matrices of 8 and 4 bits stay blocks. Those of other quantized kinds become Q8_0, whose rounding is finer
-    than theirs; float16 becomes float32.
+    than theirs.
 
     Parameters
     ----------
@@ -207,11 +207,10 @@ class Weights(Mapping[str, Tensor | Blocks]):
         if blocks is not None:
             parts = _divided(self._architecture, self._model, theirs, blocks.data, ours)
             return Blocks(blocks.kind, parts[name])
-        stored = self._file.tensors[theirs]
-        dtype = torch.bfloat16 if stored.dtype == torch.bfloat16 else torch.float32
-        tensor = self._file.floats(theirs, dtype)
+        tensor = self._file.floats(theirs)
         if not are_finite(tensor):
-            raise not_finite(f"{theirs} in {self._file.path}", tensor, dtype, "copy or download it again")
+            where = f"{theirs} in {self._file.path}"
+            raise not_finite(where, tensor, tensor.dtype, "copy or download it again")
         return _divided(self._architecture, self._model, theirs, tensor, ours)[name]
 
     def __contains__(self, name: object) -> bool:
