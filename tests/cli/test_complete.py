@@ -146,3 +146,16 @@ def test_help_and_mistakes_need_no_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+def test_a_gguf_file_gives_what_its_folder_gives(file, tiny_model_folder, tmp_path, capsys):
+    path = tmp_path / "tiny.gguf"
+    assert main(["export", str(tiny_model_folder), "--to", "gguf", "--out", str(path)]) == 0
+    capsys.readouterr()
+    said = []
+    for model in (tiny_model_folder, path):
+        assert main(["complete", f"{file}:2:5", "--model", str(model), "--max-tokens", "9"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+    assert main(["complete", f"{file}:2:5", "--model", str(path), "--engine", "numpy"]) == 2
+    assert f"techtree import {path}" in capsys.readouterr().err

@@ -33,6 +33,20 @@ def test_it_measures_files_and_what_was_held_out_alike(tmp_path, tiny_model_fold
     assert twice == found
 
 
+def test_a_gguf_file_is_measured_like_its_folder(tmp_path, tiny_model_folder, capsys):
+    (tmp_path / "x.py").write_text(SOURCE)
+    export = ["export", str(tiny_model_folder), "--to", "gguf", "--out"]
+    assert main([*export, str(tmp_path / "exact.gguf")]) == 0
+    assert main([*export, str(tmp_path / "rough.gguf"), "--dtype", "q4_0"]) == 0
+    capsys.readouterr()
+    found, exact, rough = (
+        measured(capsys, tmp_path / "x.py", "--model", model)
+        for model in (tiny_model_folder, tmp_path / "exact.gguf", tmp_path / "rough.gguf")
+    )
+    assert found == exact
+    assert 0 < abs(rough - exact) < 0.5
+
+
 def test_the_line_holds_the_sum_of_the_tokens_losses(
     tmp_path, tiny_model, tiny_tokenizer, tiny_model_folder, capsys
 ):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from techtree.engines.model_folder import MODEL_FILES, WEIGHT_FILES, find_model_folder, model_name
+from techtree.engines.model_folder import MODEL_FILES, WEIGHT_FILES, find_model, find_model_folder, model_name
 from techtree.errors import InputError
 
 ONE_FILE, SHARDED = ((*MODEL_FILES, weights) for weights in WEIGHT_FILES)
@@ -39,6 +39,19 @@ def test_the_named_one(tmp_path):
     make_model(tmp_path / "runs" / "newer" / "model")
     named = make_model(tmp_path / "runs" / "older" / "model", age_s=50)
     assert find_model_folder(named, [tmp_path]) == named
+
+
+def test_a_gguf_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    newest = make_model(tmp_path / "runs" / "newest" / "model", age_s=-4e9)
+    file = tmp_path / "x.gguf"
+    file.touch()
+    assert find_model(file) == file
+    assert find_model(None) == find_model(newest) == newest
+    with pytest.raises(InputError, match=r"techtree import .*x\.gguf"):
+        find_model_folder(file)
+    with pytest.raises(InputError, match=r"there is no file .*y\.gguf"):
+        find_model(tmp_path / "y.gguf")
 
 
 def test_no_model(tmp_path):

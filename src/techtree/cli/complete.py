@@ -45,7 +45,8 @@ class Config:
     """Insert so many tokens at most."""
 
     engine: Literal["torch", "numpy"] = "torch"
-    """What runs the model: PyTorch, or the lessons' own code on NumPy, which is slower and gives the same."""
+    """What runs the model: the product (PyTorch, and C for what that can decode), or the lessons' own code on
+    NumPy, which is slower and gives the same."""
 
     mine: bool = False
     """With the NumPy engine, in a workspace: your own technologies take the place of ours."""
@@ -59,9 +60,9 @@ def run(config: Config) -> int:
     if config.mine and config.engine != "numpy":
         raise InputError("--mine needs the NumPy engine: add --engine numpy")
     from techtree.engines.engine import InfillRequest
-    from techtree.engines.model_folder import find_model_folder
+    from techtree.engines.model_folder import find_model, find_model_folder
 
-    folder = find_model_folder(config.model)
+    folder = (find_model if config.engine == "torch" else find_model_folder)(config.model)
     request = InfillRequest(prefix, suffix, max_tokens=config.max_tokens)
     if config.mine:
         result = _on_the_learners_code(folder, request)

@@ -43,14 +43,14 @@ def run(config: Config) -> int:
     _check(config)
     import torch
 
-    from techtree.engines.model_folder import find_model_folder
+    from techtree.engines.model_folder import find_model
     from techtree.lm.eval.bits_per_byte import bits_per_byte
     from techtree.lm.eval.held_out import evaluated
     from techtree.lm.formats.gguf import load_gguf
     from techtree.lm.formats.huggingface import load_pretrained
     from techtree.lm.train.precision import compute_dtype
 
-    folder = find_model_folder(config.model)
+    folder = find_model(config.model)
     documents = evaluated(_documents(config.corpus), config.max_bytes or None)
     load = load_gguf if folder.suffix == ".gguf" else load_pretrained
     model, tokenizer = load(folder, torch.float32)

@@ -29,10 +29,10 @@ class Config:
 
 def run(config: Config) -> int:
     """Listen, load the model, and answer."""
-    from techtree.engines.model_folder import find_model_folder
+    from techtree.engines.model_folder import find_model
     from techtree.serve.listening import open_socket, serve
 
-    folder = find_model_folder(config.model)
+    folder = find_model(config.model)
     # The port first: that fails at once, and early clients wait for the model instead of being refused.
     listener, address = open_socket(config.host, config.port, config.api_key)
     with listener:

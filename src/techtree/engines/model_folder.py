@@ -12,13 +12,28 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 """A model's folder holds the former and one of the latter, which is written when all else is there."""
 
 
+def find_model(given: Path | None) -> Path:
+    """Return the GGUF file that the user named, or the folder of the model to use.
+
+    Raises
+    ------
+    InputError
+        As `find_model_folder`.
+    """
+    if given is not None and given.suffix == ".gguf" and not given.is_dir():
+        if not given.is_file():
+            raise InputError(f"there is no file {given}: name a GGUF file, or a model's folder")
+        return given
+    return find_model_folder(given)
+
+
 def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) -> Path:
     """Return the folder of the model to use.
 
     Parameters
     ----------
     given
-        The folder, or the GGUF file, that the user named; then it is that one.
+        The folder that the user named; then it is that one.
     places
         Folders in which to look for ``runs/*/model`` otherwise: by default the current one, then the
         clone that this program runs from.
@@ -30,7 +45,10 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
     """
     if given is not None:
         if given.suffix == ".gguf" and given.is_file():
-            return given
+            raise InputError(
+                f"this needs a model's folder, and {given} is a file: make one of it with techtree import "
+                f"{given}"
+            )
         missing = [name for name in MODEL_FILES if not (given / name).is_file()]
         missing += [] if weights_file(given) else [WEIGHT_FILES[0]]
         if missing:
