@@ -246,3 +246,27 @@ def test_the_decoder_in_c_writes_what_pytorch_writes(
     results = [one.infill(request) for one in (engine, portable)]
     assert results[0].text == results[1].text != ""
     assert results[0].n_predicted == results[1].n_predicted == 20
+
+
+def test_a_raw_text_is_what_the_model_writes(engine, tiny_model, tiny_tokenizer):
+    from techtree.lm.infer.generate import PrefixCache, generate
+    from techtree.lm.infer.limits import Limits
+    from techtree.lm.infer.sampling import SamplingParams
+
+    prefix = "def f(x):\n    return"
+    cache = PrefixCache(tiny_model, 128)
+    ids = generate(
+        cache,
+        tiny_tokenizer.encode(prefix),
+        Limits(12),
+        sampling=SamplingParams(),
+        stop_ids=tiny_tokenizer.stop_ids,
+    )
+    text = tiny_tokenizer.decode(ids)
+    raw = engine.infill(InfillRequest(prefix, max_tokens=12, is_raw=True))
+    assert raw.text == text
+    stop = text[5:8]
+    stopped = engine.infill(InfillRequest(prefix, max_tokens=12, is_raw=True, stop=(stop,)))
+    assert (stopped.text, stopped.stopping_word) == (text[: text.index(stop)], stop)
+    between = engine.infill(InfillRequest(prefix, "\n\nf(1)\n", max_tokens=12, is_raw=True))
+    assert between.n_prompt > raw.n_prompt

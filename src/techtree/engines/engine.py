@@ -51,6 +51,9 @@ class InfillRequest:
     """Stop so long after the first token, once there is a whole line."""
     timeout_s: float = 30.0
     """Stop so long after the request came to the engine, whatever there is."""
+    is_raw: bool = False
+    """Whether the text is shown as the model writes it, up to a stop string: without the rules for what an
+    editor inserts. A prefix without a suffix is then gone on with, also by a model that can fill in."""
     slot: int | None = None
     """Who asks. A newer question of the same asker makes the older one void; without a slot, each counts."""
 

@@ -51,7 +51,7 @@ class Filling:
                 decode,
                 self.context_length,
                 _text(request),
-                Place(request.prefix, request.suffix, request.n_indent, request.stop),
+                Place(request.prefix, request.suffix, request.n_indent, request.stop, is_raw=request.is_raw),
                 Limits(request.max_tokens, deadline, turn.is_void),
                 order=self._order,
                 max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
@@ -72,4 +72,5 @@ class Filling:
 
 def _text(request: InfillRequest) -> fim_prompt.FimText:
     extra = tuple(fim_prompt.Chunk(chunk.filename, chunk.text) for chunk in request.extra)
-    return fim_prompt.FimText(request.prefix, request.suffix, extra)
+    fills_in = not request.is_raw or bool(request.suffix)
+    return fim_prompt.FimText(request.prefix, request.suffix, extra, fills_in)

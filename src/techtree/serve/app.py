@@ -1,6 +1,7 @@
 """The web application: ``/infill`` for editors, and what they ask before they use it.
 
 POST /infill                   what stands between a prefix and a suffix (see `infill_dialect`)
+POST /v1/completions           what follows a prompt (see `completions_dialect`)
 GET  /health                   {"status":"ok"}
 GET  /v1/models, /models       the one model
 """
@@ -9,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,8 +19,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from techtree.engines.engine import Engine, EngineBusyError, InfillResult
+from techtree.engines.engine import Engine, EngineBusyError, InfillRequest, InfillResult
 from techtree.errors import InputError
+from techtree.serve import completions_dialect
 from techtree.serve.body import read_object
 from techtree.serve.errors import ApiError, error_object, error_response
 from techtree.serve.guard import Address, Guard
@@ -52,6 +54,7 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/infill", routes.infill, methods=["POST"]),
+            Route("/v1/completions", routes.completions, methods=["POST"]),
             Route("/health", routes.health, methods=["GET"]),
             Route("/models", routes.models, methods=["GET"]),
             Route("/v1/models", routes.models, methods=["GET"]),
@@ -83,10 +86,26 @@ class Routes:
             # llama.vim sends this about once a second to warm a cache up: it must cost nothing.
             return JSONResponse(answer(call, InfillResult("", "max_tokens"), self._engine.name))
         if call.is_stream:
-            return await self._stream(call, request)
+            return await self._stream(call.request, request, lambda event: [self._event(call, event)])
         result = await self._runner.infill(call.request, request.receive)
         _log(result)
         return JSONResponse(answer(call, result, self._engine.name))
+
+    async def completions(self, request: Request) -> Response:
+        """Answer ``POST /v1/completions``."""
+        call = completions_dialect.parse_call(await read_object(request))
+        name = self._engine.name
+        if call.is_stream:
+            return await self._stream(
+                call.request,
+                request,
+                lambda event: completions_dialect.pieces(call, event, name),
+                begin=completions_dialect.pieces(call, call.echo, name) if call.echo else (),
+                end=b"data: [DONE]\n\n",
+            )
+        result = await self._runner.infill(call.request, request.receive)
+        _log(result)
+        return JSONResponse(completions_dialect.answer(call, result, name))
 
     async def health(self, request: Request) -> Response:
         """Answer ``GET /health``: whoever gets an answer finds the model loaded."""
@@ -97,16 +116,30 @@ class Routes:
         model = {"id": self._engine.name, "object": "model", "created": self._created, "owned_by": "techtree"}
         return JSONResponse({"object": "list", "data": [model]})
 
-    async def _stream(self, call: InfillCall, request: Request) -> Response:
-        events = self._runner.stream(call.request, request.receive)
+    async def _stream(
+        self,
+        asked: InfillRequest,
+        request: Request,
+        told: Callable[[str | InfillResult], list[dict]],
+        begin: Iterable[dict] = (),
+        end: bytes = b"",
+    ) -> Response:
+        """Answer by server-sent events: those of each piece of text and of the result, as `told` has them."""
+        events = self._runner.stream(asked, request.receive)
         # A request that is refused must get its status; so the stream begins after its first event.
         first = await anext(events)
 
+        def encoded(event: str | InfillResult) -> bytes:
+            if isinstance(event, InfillResult):
+                _log(event)
+            return b"".join(map(_sse, told(event)))
+
         async def body() -> AsyncIterator[bytes]:
             try:
-                yield self._event(call, first)
+                yield b"".join(map(_sse, begin)) + encoded(first)
                 async for event in events:
-                    yield self._event(call, event)
+                    yield encoded(event)
+                yield end
             except Exception as error:
                 _logger.exception("a stream broke off")
                 yield _sse(error_object(500, f"the engine failed: {error}"))
@@ -117,11 +150,10 @@ class Routes:
             body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
-    def _event(self, call: InfillCall, event: str | InfillResult) -> bytes:
+    def _event(self, call: InfillCall, event: str | InfillResult) -> dict:
         if isinstance(event, str):
-            return _sse(piece(call, event))
-        _log(event)
-        return _sse(last_piece(call, event, self._engine.name))
+            return piece(call, event)
+        return last_piece(call, event, self._engine.name)
 
 
 def _sse(value: dict) -> bytes:

@@ -67,6 +67,8 @@ class FimText:
     suffix: str
     extra: tuple[Chunk, ...] = ()
     """The most useful chunk last."""
+    fills_in: bool = True
+    """Whether a model that can is asked to fill in; else the prefix is gone on with."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def fim_prompt(tokenizer: Tokenizer, text: FimText, max_tokens: int, order: Orde
     if max_tokens < MIN_PROMPT_TOKENS:
         raise InputError(f"a prompt needs room for {MIN_PROMPT_TOKENS} tokens or more; got {max_tokens}")
     text = _whole(text)
-    if not tokenizer.can_fill_in:
+    if not (tokenizer.can_fill_in and text.fills_in):
         prefix, is_cut = last_lines(tokenizer, text.prefix, max_tokens)
         # Before the first token of a text stands the end of another.
         return FimPrompt(prefix or [tokenizer.end_of_text_id], is_cut)
@@ -196,7 +198,7 @@ def last_chunks(tokenizer: Tokenizer, chunks: Sequence[Chunk], room: int) -> tup
 def _whole(text: FimText) -> FimText:
     """Return the same text without halves of characters."""
     extra = tuple(Chunk(_whole_text(chunk.filename), _whole_text(chunk.text)) for chunk in text.extra)
-    return FimText(_whole_text(text.prefix), _whole_text(text.suffix), extra)
+    return FimText(_whole_text(text.prefix), _whole_text(text.suffix), extra, text.fills_in)
 
 
 def _whole_text(text: str) -> str:

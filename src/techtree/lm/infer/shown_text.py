@@ -30,6 +30,8 @@ class Place:
     """Strings that end the text; they are not part of it."""
     lines: Lines = "auto"
     """How many lines to insert. "auto" means one when something stands right of the cursor."""
+    is_raw: bool = False
+    """Whether nothing but the stop strings shapes the text."""
     line_before: str = field(init=False)
     """The cursor's line, left of the cursor."""
     line_after: str = field(init=False)
@@ -84,6 +86,8 @@ def shown_text(raw: str, place: Place, end: Literal["open", "complete", "cut"] =
     if end == "open" and not is_over:
         # Of what the model wrote: a stop string may begin with blanks that are not shown.
         text = text[: len(text) - _overlap(text, place.stop)]
+    if place.is_raw:
+        return Shown(text, is_over, word)
     text = _without_doubled_space(text, place)
     for rule in (_first_line, _inside_block, _before_next_line):
         cut = rule(text, place)
