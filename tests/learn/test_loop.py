@@ -119,6 +119,20 @@ def test_a_known_mistake_is_named_also_in_other_words(learner):
     assert len(run.stdout.splitlines()) <= 15
 
 
+def test_files_named_like_modules_of_the_library_do_no_harm(learner, monkeypatch, tmp_path):
+    """As installed, the program has its own folder first on the path, and so has what it starts."""
+    for name in ("token", "json", "numpy", "pytest", "random"):
+        (learner.folder / f"{name}.py").write_text(
+            "raise SystemExit('yours was imported')\n", encoding="utf-8"
+        )
+    learner.write("first", "def double(x):\n    return sum([x, 1])\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment |= {"PYTHONPATH": str(learner.package), "XDG_CACHE_HOME": str(tmp_path / "fresh")}
+    command = [sys.executable, "-P", "-m", "techtree", "learn", "check", "first"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=learner.folder)
+    assert "it answers like the version in which adds one" in run.stdout, run.stdout + run.stderr
+
+
 def test_a_mistake_that_no_one_knows_is_not_named(learner):
     learner.write("first", "def double(x):\n    return 1000 * x\n")
     run = learner.learn("check", "first")

@@ -114,7 +114,7 @@ class Bisection:
             }
             try:
                 run = subprocess.run(
-                    [sys.executable, "-m", "techtree.learn.trial"],
+                    [sys.executable, "-P", "-m", "techtree.learn.trial"],
                     input=json.dumps(question),
                     capture_output=True,
                     text=True,

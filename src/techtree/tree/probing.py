@@ -34,7 +34,7 @@ def known_answers(tech: Technology) -> KnownAnswers:
         return KnownAnswers(**json.loads(cache.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         pass
-    command = [sys.executable, "-m", "techtree.techs.answering", str(tech.folder)]
+    command = [sys.executable, "-P", "-m", "techtree.techs.answering", str(tech.folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
