@@ -13,6 +13,8 @@ from techtree.errors import InputError
 
 torch = pytest.importorskip("torch")
 
+from lm.decoder_in_c import needs_decoder  # noqa: E402 - where there is PyTorch
+
 TIMEOUT_S = 30
 SOURCE = "def add(a, b):\n    total = a + b\n    return total\n"
 
@@ -218,6 +220,7 @@ def test_ten_at_once_without_a_slot_are_all_answered(engine):
         assert [done.text for done in pool.map(engine.infill, requests)] == alone
 
 
+@needs_decoder
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "q8_0", "q4_0"])
 def test_the_decoder_in_c_writes_what_pytorch_writes(
     tiny_model, tiny_tokenizer, tiny_model_folder, tmp_path, monkeypatch, kind

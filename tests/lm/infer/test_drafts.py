@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from lm.decoder_in_c import needs_decoder
 from techtree.lm.infer.drafts import LONGEST_MATCH, N_DRAFT, SHORTEST_MATCH, Drafts
 from techtree.lm.infer.generate import PrefixCache, TorchText, generate
 from techtree.lm.infer.limits import Limits, Progress
@@ -13,8 +14,8 @@ from techtree.lm.native.decoder import Decoder
 MAX_LEN = 128
 
 
-@pytest.fixture(scope="module")
-def decoder(tiny_model):
+@pytest.fixture(scope="module", params=[pytest.param(None, marks=needs_decoder)], ids=["c"])
+def decoder(request, tiny_model):
     return Decoder(tiny_model.config, dict(tiny_model.named_parameters()), MAX_LEN)
 
 

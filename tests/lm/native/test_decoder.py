@@ -6,6 +6,7 @@ import ctypes
 import pytest
 import torch
 
+from lm.decoder_in_c import needs_decoder
 from techtree.errors import InputError
 from techtree.lm.config import ExpertsConfig, ModelConfig, RopeScaling
 from techtree.lm.model.language_model import LanguageModel
@@ -13,6 +14,8 @@ from techtree.lm.native import library
 from techtree.lm.native.decoder import PREFILL_CHUNK, Decoder, NativeText, unsupported
 from techtree.lm.native.portable import portable
 from techtree.lm.quant.blocks import Blocks, quantize
+
+pytestmark = needs_decoder
 
 MAX_LEN = 160
 BASE = {

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from lm.decoder_in_c import needs_decoder
 from techtree.errors import InputError
 from techtree.lm.native import blocks as native
 from techtree.lm.native.blocks import to_q8_0
@@ -36,9 +37,16 @@ def test_bytes_equal_the_reference(kind):
         np.testing.assert_array_equal(blocks.floats().numpy(), floats)
         assert blocks.shape == x.shape
         assert torch.equal(grid(x.view(-1, BLOCK), kind).view(x.shape), blocks.floats())
-        assert torch.equal(native.rounded(x, kind), blocks.floats())
 
 
+@needs_decoder
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fast_way_rounds_alike(kind):
+    for x in matrices():
+        assert torch.equal(native.rounded(x, kind), quantize(x, kind).floats())
+
+
+@needs_decoder
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_number_stays_none(kind):
     for x in (torch.nan, torch.inf, -torch.inf, 3e38):
@@ -79,6 +87,7 @@ def test_what_has_no_blocks(x, wanted, kind):
         quantize(x, kind)
 
 
+@needs_decoder
 @pytest.mark.parametrize("kind", ["Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"])
 def test_other_kinds_become_q8_0_as_by_way_of_floats(kind):
     kind = GGMLQuantizationType[kind]
@@ -99,5 +108,6 @@ def test_other_kinds_become_q8_0_as_by_way_of_floats(kind):
         to_q8_0(int(kind), torch.from_numpy(data), 4 * n_weights)
 
 
+@needs_decoder
 def test_an_unknown_kind():
     assert to_q8_0(99, torch.zeros(1, 256, dtype=torch.uint8), 256) is None
