@@ -26,7 +26,7 @@ def written(cache, prompt, n=30, sampling=SamplingParams(), stop_ids=()):  # noq
     return ids, progress.stop
 
 
-def prompts(n_tokens, n=40):
+def prompts(n_tokens, n=12):
     generator = random.Random(0)
     for _ in range(n):
         words = [[generator.randrange(n_tokens) for _ in range(4)] for _ in range(3)]
@@ -51,7 +51,7 @@ def test_no_guess_changes_a_token(decoder, tiny_model, monkeypatch, sampling):
             expected = expected or found
             assert found == expected, (i, name)
         plain[i] = expected
-    assert len({tuple(ids) for ids, _ in plain.values()}) > 20
+    assert len({tuple(ids) for ids, _ in plain.values()}) > 6
 
 
 def test_right_guesses_save_runs_and_half_right_ones_some(decoder, tiny_model, monkeypatch):
