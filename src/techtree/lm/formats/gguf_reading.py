@@ -246,6 +246,8 @@ class GgufFile:
         if kind != _ARRAY or is_inner:
             raise self._damaged(f"a value in it is of the unknown type {kind}")
         inner, n = self._number("<I"), self._number("<Q")
+        if inner == _STRING:
+            return self._texts(n)
         if inner not in _NUMBERS:
             self._check_left(n, 1 if inner == _BOOL else 8, "values of a list")
             return [self._value(inner, is_inner=True) for _ in range(n)]
@@ -258,6 +260,20 @@ class GgufFile:
 
     def _text(self) -> str:
         return str(self._take(self._number("<Q")), "utf-8")
+
+    def _texts(self, n: int) -> list[str]:
+        """Return texts one after the other: a vocabulary has hundreds of thousands."""
+        self._check_left(n, 8, "values of a list")
+        view, at, end = self._view, self._at, len(self._bytes)
+        texts = []
+        for _ in range(n):
+            begin = at + 8
+            at = begin + int.from_bytes(view[at:begin], "little")
+            if at > end or begin > end:
+                raise self._damaged("its header ends too early")
+            texts.append(str(view[begin:at], "utf-8"))
+        self._at = at
+        return texts
 
     def _take(self, n_bytes: int) -> memoryview:
         end = self._at + n_bytes
