@@ -1,5 +1,7 @@
 """Oracle: the `gguf` package's reference, byte for byte."""
 
+import itertools
+
 import gguf.quants
 import numpy as np
 import pytest
@@ -111,3 +113,17 @@ def test_other_kinds_become_q8_0_as_by_way_of_floats(kind):
 @needs_decoder
 def test_an_unknown_kind():
     assert to_q8_0(99, torch.zeros(1, 256, dtype=torch.uint8), 256) is None
+
+
+@needs_decoder
+@pytest.mark.parametrize("n_rows", [1, 255, 256, 257, 1000, 1024])
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_parts_are_all_rows_once(n_rows, n_threads, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: n_threads)
+    parts = []
+    native.in_parts(n_rows, lambda start, end: parts.append((start, end)) or 0)
+    parts.sort()
+    assert parts[0][0] == 0
+    assert parts[-1][1] == n_rows
+    assert all(a[1] == b[0] and b[0] % 16 == 0 for a, b in itertools.pairwise(parts))
+    assert len(parts) <= n_threads

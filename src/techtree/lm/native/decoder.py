@@ -18,7 +18,7 @@ from techtree.lm.config import ModelConfig
 from techtree.lm.infer.limits import never
 from techtree.lm.infer.threads import Threads
 from techtree.lm.model.rope import rotation
-from techtree.lm.native.blocks import KINDS
+from techtree.lm.native.blocks import KINDS, in_parts
 from techtree.lm.native.library import library
 from techtree.lm.quant.blocks import Blocks
 
@@ -227,10 +227,15 @@ class Decoder:
         memory = torch.zeros(n_bytes + 64, dtype=torch.uint8)
         self._kept.append(memory)
         at = memory.data_ptr() + -memory.data_ptr() % 64
-        self._library.techtree_pack(
-            *(code, n_rows, n_columns, 0, n_rows),
-            *(ctypes.c_void_p(rows.data_ptr()), ctypes.c_void_p(at)),
-        )
+
+        def pack(start: int, end: int) -> int:
+            data = ctypes.c_void_p(rows[start:].data_ptr())
+            self._library.techtree_pack(
+                code, n_rows, n_columns, start, end - start, data, ctypes.c_void_p(at)
+            )
+            return 0
+
+        in_parts(n_rows, pack)
         assert bias is None or isinstance(bias, Tensor)
         return _Matrix(code, n_rows, n_columns, 0, at, None if bias is None else self._keep(bias, LANES))
 
