@@ -424,7 +424,7 @@ def sweep_gradients(
     ulps, magnitude
         As in `sweep`; the default allows for a chain of a few operations.
     """
-    for case in cases:
+    for index, case in enumerate(cases):
         is_float = [isinstance(each, np.ndarray) and each.dtype.kind == "f" for each in case.arguments]
         inputs = [tensor(each) if f else each for each, f in zip(case.arguments, is_float, strict=True)]
         before = _snapshot(case)
@@ -444,13 +444,22 @@ def sweep_gradients(
         tensors = [each for each, f in zip(inputs, is_float, strict=True) if f]
         if len(expected) != len(tensors):
             raise ValueError(f"the definition gives {len(expected)} gradients for {len(tensors)} arrays")
-        for number, (each, wanted) in enumerate(zip(tensors, expected, strict=True), 1):
-            got = np.zeros_like(each.data) if each.grad is None else each.grad
-            told = Case(
-                f"{case.label}: gradient with respect to argument {number}", case.arguments, case.options
-            )
-            allowed = ulps * case.slack
-            _require_equal(told, np.asarray(got), np.asarray(wanted), allowed, size, each.data.dtype)
+
+        def compare(times: int, when: str, case=case, tensors=tensors, expected=expected, size=size) -> None:
+            for number, (each, wanted) in enumerate(zip(tensors, expected, strict=True), 1):
+                got = np.zeros_like(each.data) if each.grad is None else each.grad
+                told = Case(
+                    f"{case.label}: gradient with respect to argument {number}{when}",
+                    case.arguments,
+                    case.options,
+                )
+                wanted, off = times * np.asarray(wanted), times * np.asarray(size)
+                _require_equal(told, np.asarray(got), wanted, ulps * case.slack, off, each.data.dtype)
+
+        compare(1, "")
+        if index % 4 == 0 and tensors:  # A second pass adds the same, however its gradient lies in memory.
+            result.backward(np.array(g, order="F"))
+            compare(2, ", after a second pass, whose gradient is transposed in memory")
 
 
 def numerical_gradients(

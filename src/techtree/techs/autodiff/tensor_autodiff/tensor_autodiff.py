@@ -45,7 +45,7 @@ class Tensor:
     ----------
     data
         An array or nested list. A floating dtype is kept, and an array of one is not copied; integers and
-        booleans become float64; ``TypeError`` for anything else.
+        booleans become float64; ``TypeError`` for entries of any other kind.
     requires_grad
         Whether `backward` shall leave a gradient here.
 

@@ -376,6 +376,7 @@ def test_shapes_and_axes_that_do_not_fit(impl):
         *(lambda: x.swapaxes(0, 2), lambda: x.swapaxes(-3, 0), lambda: impl.where(np.ones(2, bool), x, 0.0)),
         *(lambda: impl.concatenate([x, np.ones((2, 2))]), lambda: impl.concatenate([x, x], 2)),
         *(lambda: impl.concatenate([x, x], -3), lambda: impl.concatenate([x, np.ones(3)])),
+        *(lambda n=n: impl.concatenate([impl.Tensor(1.0, requires_grad=True)] * n) for n in (1, 2)),
     ]:
         with pytest.raises(ValueError):  # noqa: PT011 - the messages are NumPy's
             call()
@@ -862,6 +863,8 @@ SHAPES = [
         ((1,), (1, 1, 1, 1, 1)),
         ((1, 1), ()),
         ((3, 1), (1, 130)),
+        ((1, 1), (2, 3, 2)),
+        ((1, 2, 1), (2, 3, 2, 2)),
     ],
 ]
 
@@ -909,6 +912,18 @@ def test_numbers_integers_and_booleans_take_the_dtype_of_the_tensor(impl, rng):
             battery.check_equal(tensor.grad, expected, ulps=16, dtype=dtype, label=label)
 
 
+def test_tensors_without_axes_mix_as_any_other(impl):
+    """Beside them only numbers have no say: not tensors, nor arrays with axes."""
+    for left, right in itertools.product(battery.FLOATS, repeat=2):
+        for requires_grad, operation in itertools.product((False, True), BINARY):
+            x = impl.Tensor(left(2), requires_grad)
+            for number in (2, 2.5, np.array(3), right(2)):
+                assert operation(x, number).dtype == operation(number, x).dtype == left
+            for other in (impl.Tensor(right([1, 2])), impl.Tensor(right(2)), right([1, 2])):
+                assert operation(x, other).dtype == operation(other, x).dtype == np.result_type(left, right)
+        assert impl.where(np.array([True, False]), impl.Tensor(left(2)), 0.0).dtype == left
+
+
 def test_functions_of_each_entry(impl, rng):
     for of_tensor, of_array, slope in UNARY.values():
         cases = [*battery.cases(positive(rng), "... a b"), shaped(rng, ()), shaped(rng, (2, 3000))]
@@ -921,6 +936,13 @@ PRODUCTS = [
     *[((2, 1, 2, 3), (3, 3, 2)), ((1, 4, 2, 3), (2, 1, 3, 2)), ((2, 4, 2, 3), (3, 5)), ((0, 3), (3, 2))],
     *[((2, 0), (0, 3)), ((2, 0, 3), (3, 4)), ((4, 2, 0), (0, 3)), ((0,), (0,)), ((2, 130), (130,))],
     *[((1, 1, 1, 2), (2, 2)), ((130,), (130, 2)), ((2, 3, 1, 2), (2, 1)), ((3, 2, 2), (3, 2, 1))],
+    *[
+        ((2, 3, 2, 4), (4,)),
+        ((4,), (2, 3, 4, 2)),
+        ((3, 3), (3, 3)),
+        ((2, 2, 2), (2, 2, 2)),
+        ((2, 2, 2), (2,)),
+    ],
 ]
 
 
@@ -956,6 +978,8 @@ def test_reductions(impl, rng):
         for options, dtype in zip(REDUCTIONS, itertools.cycle(battery.FLOATS), strict=False):
             cases.append(Case("", shaped(rng, (2, 3, 4)).arguments, options))
             cases.append(Case("", shaped(rng, (3, 1, 2), dtype=dtype).arguments, options))
+            if not options["keepdims"]:
+                cases.append(Case("axes of one length", shaped(rng, (2, 2, 2)).arguments, options))
             cases.append(Case("ties", (rng.integers(0, 2, size=(3, 4, 2)) * 1.0,), options))
         cases.append(Case("many ties", (rng.integers(0, 2, size=(3, 130, 1)) * 1.0,), {"axis": 1}))
         gradients = gradients_of_max if name == "max" else transposed(reduction(name))
@@ -981,6 +1005,7 @@ def test_the_arguments_of_reductions(impl, rng):
 RESHAPES = {
     "reshape(3, 8)": lambda x: x.reshape(3, 8),
     "reshape((4, 6))": lambda x: x.reshape((4, 6)),
+    "reshape([2, -1])": lambda x: x.reshape([2, -1]),
     "reshape(-1)": lambda x: x.reshape(-1),
     "reshape(24)": lambda x: x.reshape(24),
     "reshape(2, -1, 2)": lambda x: x.reshape(2, -1, 2),
@@ -989,6 +1014,7 @@ RESHAPES = {
     "transpose()": lambda x: x.transpose(),
     "transpose(1, 2, 0)": lambda x: x.transpose(1, 2, 0),
     "transpose((2, 0, 1))": lambda x: x.transpose((2, 0, 1)),
+    "transpose([2, 0, 1])": lambda x: x.transpose([2, 0, 1]),
     "transpose((0, 2, 1))": lambda x: x.transpose((0, 2, 1)),
     "transpose(0, 1, 2)": lambda x: x.transpose(0, 1, 2),
     "transpose(-1, 0, -2)": lambda x: x.transpose(-1, 0, -2),
@@ -1039,6 +1065,8 @@ def test_new_shapes(impl, rng):
         cases = [shaped(rng, (2, 3, 4), dtype=dtype) for dtype in battery.FLOATS]
         for layout, lay in battery.LAYOUTS.items():
             cases.append(Case(f"{name}, {layout}", (lay(rng.normal(size=(2, 3, 4))),)))
+        if not name.startswith("reshape"):
+            cases.append(shaped(rng, (2, 2, 2)))  # a wrong order of axes fits as well
         check_linear(impl, rng, cases, f)
     for f, x in (
         (lambda x: x.transpose(), np.array(2.0)),
@@ -1135,6 +1163,17 @@ def test_concatenate(impl, rng):
     assert y.data.tolist() == [1, 2, 10, 20, 1, 2]
     y.backward([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert x.grad.tolist() == [36, 48]
+    for constant in (
+        impl.concatenate([np.float32([1]), np.float32([2, 3])]),
+        impl.where(np.array([True, False, False]), np.float32([1, 0, 0]), np.float32([0, 2, 3])),
+        impl.einsum("i,ij->j", np.float32([1, 1]), np.float32([[1, 1, 1], [0, 1, 2]])),
+    ):
+        assert isinstance(constant, impl.Tensor)
+        assert (constant.data.tolist(), constant.requires_grad, constant.dtype) == (
+            [1, 2, 3],
+            False,
+            np.float32,
+        )
     y = impl.concatenate([np.array([True, False]), impl.Tensor(np.float32([2])), np.array([7])], axis=0)
     assert (y.dtype, y.data.tolist()) == (np.float32, [1, 0, 2, 7])
 
@@ -1154,7 +1193,7 @@ def test_einsum(impl, rng):
         letters = sorted(set(inputs) - {" ", ","})
         cases = []
         for lengths, dtype in [
-            *[((2, 3, 1, 4, 2), float), ((1,) * 5, float), ((3, 2, 2, 1, 3), np.float32)],
+            *[((2, 3, 1, 4, 2), float), ((1,) * 5, float), ((3, 2, 2, 1, 3), np.float32), ((2,) * 5, float)],
             *[((2, 1, 2, 3, 1), np.float16), ((0, 2, 1, 2, 1), float), ((2, 0, 3, 1, 2), float)],
         ]:
             length = dict(zip(letters, lengths, strict=False))

@@ -149,6 +149,12 @@ MISTAKES = {
         )
     ],
     "a Python number makes float32 float64": [(CONSTANT, "return Tensor(x)")],
+    "a number makes a float32 tensor without axes float64": [
+        (
+            "(each.dtype for each in operands if isinstance(each, Tensor))",
+            "(each.dtype for each in operands if isinstance(each, Tensor) and each.ndim)",
+        )
+    ],
     "an array of integers makes float32 float64": [
         (CONSTANT, "return Tensor(x if x.ndim else x.astype(dtype))")
     ],
@@ -311,6 +317,12 @@ MISTAKES = {
     ],
     "what is nearly the largest shares the gradient of max": [
         ("is_largest = self.data == value", "is_largest = np.isclose(self.data, value)")
+    ],
+    "swapaxes hands its gradient on as it is where the lengths agree": [
+        (
+            "lambda g: g.swapaxes(first, second)",
+            "lambda g: g if g.shape == self.shape else g.swapaxes(first, second)",
+        )
     ],
     "transpose passes its gradient on by the same order, not by the inverse one": [
         ("np.moveaxis(g, range(self.ndim), order)", "g.transpose(order)")
@@ -759,6 +771,7 @@ def probes(rng):
         "concatenate one": is_new(lambda impl, a: impl.concatenate([a])),
         "float16": dtype(lambda impl, a: a, np.float16),
         "float32 * number": dtype(lambda impl, a: a * 2.5),
+        "float32 without axes * number": dtype(lambda impl, a: a.max() * 2.5),
         "float32 * float64 number": dtype(lambda impl, a: a * np.float64(2.5)),
         "float32 * integers": dtype(lambda impl, a: a * np.array([1, 2, 3])),
         "float32 * float64 array": dtype(lambda impl, a: a * x),
@@ -805,6 +818,7 @@ def probes(rng):
         "mean": gradients(lambda impl, a: a.mean(), x),
         "max of rows with ties": gradients(lambda impl, a: a.max(1), np.array([[1.0, 2, 2], [3, 3, 3]])),
         "transpose": gradients(lambda impl, a: a.transpose(1, 2, 0), rng.normal(size=(2, 2, 2))),
+        "swapaxes": gradients(lambda impl, a: a.swapaxes(0, 1), stack[0]),
         "reshape": gradients(lambda impl, a: a.reshape(3, 2), x),
         "selection with repeats": gradients(lambda impl, a: a[ids], x),
         "where": gradients(lambda impl, a, b: impl.where(ids == 1, a, b), x, x + 1),

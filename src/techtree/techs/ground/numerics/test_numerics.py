@@ -5,10 +5,12 @@ better: 32 of them, for up to 130 terms. What is rounded besides is a logit or a
 logits, and an error of that size in an exponent is the same error, relative, in the result.
 """
 
+import hashlib
 import itertools
 import math
 import random
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -491,6 +493,18 @@ def running_together(names):
                 yield sum(word << bits * place for place, word in enumerate([*rest, seed]))
 
 
+def numbers_of(name):
+    """What people make of a name: checksums, its letters or a digest of them, whole or cut."""
+    letters = name.encode()
+    yield from (sum(letters), zlib.crc32(letters), zlib.adler32(letters))
+    for code in (
+        letters,
+        *(hashlib.new(kind, letters).digest() for kind in ("md5", "sha1", "sha256", "blake2b")),
+    ):
+        for part in (code, code[:4], code[-4:], code[:8], code[-8:]):
+            yield from (int.from_bytes(part, order) for order in ("little", "big"))
+
+
 def other_spellings(text):
     """Names that careless reading takes for the same."""
     yield from (text, text.strip(), text.rstrip("\n"), text.lower(), text.upper(), text.casefold())
@@ -574,6 +588,19 @@ def test_streams_of_large_seeds_are_unrelated(impl):
     names = ["abcd", "a" * 8, "ab" * 8, "ab" * 128]
     streams = [*itertools.product((0, 1, 5), names), *((seed, "") for seed in running_together(names))]
     require_unrelated(impl, streams)
+
+
+def test_streams_whose_seed_makes_up_for_the_name_are_unrelated(impl):
+    """Who adds the seed to a number of the name gives two names one stream, at some distance of seeds."""
+    for one, other in itertools.pairwise(["weights", "dropout", "b", "a", "c"]):
+        streams = {(5, one): None, (5, other): None}
+        for a, b in zip(numbers_of(one), numbers_of(other), strict=True):
+            streams |= {
+                (max(b - a, 0) + 5, one): None,
+                (max(a - b, 0) + 5, other): None,
+                (a ^ b ^ 5, one): None,
+            }
+        require_unrelated(impl, streams)
 
 
 def test_streams_do_not_run_into_each_other(impl):

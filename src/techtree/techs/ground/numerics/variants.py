@@ -241,6 +241,10 @@ MISTAKES = {
         (IMPORTS, f"import zlib\n\n{IMPORTS}"),
         ("letters = name.encode", "letters = name[:1].encode"),
     ],
+    "random_stream adds the seed to a digest of the name, so that names share streams at other seeds": [
+        (STREAM, "seed + int.from_bytes(hashlib.sha256(letters).digest()[:4], 'big')"),
+        (IMPORTS, f"import hashlib\n\n{IMPORTS}"),
+    ],
     "random_stream puts the seed first and no length behind, so that a large seed is a name's first letters": [
         (STREAM, "[seed, *letters]")
     ],
@@ -386,6 +390,9 @@ def probes(rng):
         impl.softmax(x)
         return x
 
+    def digest(name):
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
     def share(first, second):
         return lambda impl: impl.random_stream(*first).random() == impl.random_stream(*second).random()
 
@@ -433,6 +440,7 @@ def probes(rng):
         "streams of long prefixes": share((0, "a" * 64), (0, "a" * 65)),
         "streams of names with one checksum": share((0, "plumless"), (0, "buckeroo")),
         "streams of other case": share((0, "a"), (0, "A")),
+        "streams of equal sums of seed and digest": share((digest("b"), "a"), (digest("a"), "b")),
         "streams of far seeds": share((0, "a"), (2**32, "a")),
         "streams of near seeds": share((0, "a"), (1, "a")),
         "streams of blanks": share((0, "a"), (0, " a ")),

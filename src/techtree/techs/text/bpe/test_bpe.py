@@ -244,6 +244,7 @@ def test_decoding_by_hand(impl):
     ):
         assert bpe.decode(given(ids)) == text
         assert bpe.decode_bytes(given(ids)) == text.encode()
+        assert (bpe.decode(given([])), bpe.decode_bytes(given([]))) == ("", b"")
     assert bpe.decode_bytes(range(256)) == bytes(bytes_to_unicode())
 
 
@@ -454,6 +455,11 @@ def test_unknown_ids_are_refused(impl):
         battery.refuses(function, np.array([2**63 + A], dtype=np.uint64))
         battery.refuses(function, [np.int8(-1)])
     assert bpe.decode([400]) == "<s>"
+    for bpe in (impl.BPE([]), impl.BPE([(b"a", b"b")], {"<s>": 0})):  # no gaps
+        n = len(bpe.vocab)
+        for ids in ([n], [n + 1], [A, n], [n, A], [-n], [-n - 1], [A, -1]):
+            battery.refuses(bpe.decode, ids)
+            battery.refuses(bpe.decode_bytes, iter(ids))
 
 
 def test_the_size_counts_everything(impl):
@@ -671,6 +677,11 @@ def test_large_counts_words_and_numbers_of_merges(impl, rng):
         words = list(map("".join, pairs))
         rng.shuffle(words)
         assert impl.train(words, 256 + n).merges == tuple((a.encode(), b.encode()) for a, b in pairs[:n])
+    # Of 7,653 pairs that all stand at one place, the one that is read last has the lowest ids.
+    letters = string.ascii_letters + string.punctuation.replace("'", "") + "".join(map(chr, range(14, 32)))
+    words = {part for a in letters for b in letters for part in split(a + b) if len(part) == 2}
+    assert len(words) == 7653
+    assert impl.train(sorted(words, key=lambda word: (word == "!!", word)), 257).merges == ((b"!", b"!"),)
 
 
 def test_merges_of_hostile_texts(impl):
@@ -717,6 +728,7 @@ def test_as_many_merges_tokens_and_names_as_the_source_counts(impl, rng):
     all_pairs = [(bytes([i]), bytes([j])) for i in range(256) for j in range(256)]
     for n in aim.sizes(3000, at_most=60_000):
         merges = [all_pairs[i] for i in rng.permutation(len(all_pairs))[:n]]
+        merges.sort(key=lambda pair: (pair[0] + pair[1]).isalpha())  # the last ones can be encoded
         bpe = impl.BPE(merges)
         asked = [f"asked: a BPE of {n} merges of two bytes each, in any order"]
         places = [0, n // 2, n - 2, n - 1]
@@ -763,7 +775,7 @@ def test_as_many_merges_tokens_and_names_as_the_source_counts(impl, rng):
     # As many different words, one after the other; then the first ones again.
     for n in aim.sizes(400, at_most=10_000):
         bpe = impl.BPE([(b"a", b"b")])
-        words = list(map("".join, itertools.islice(itertools.product("abcdefg", repeat=5), n)))
+        words = ["ab" + "".join(each) for each in itertools.islice(itertools.product("abcdefg", repeat=5), n)]
         for word in [*words, *words[:50]]:
             expected = [256 if part == "ab" else ID[part.encode()] for part in re.findall("ab|.", word)]
             found = bpe.encode(word)
@@ -783,8 +795,9 @@ def test_the_time_does_not_grow_with_the_square_of_the_word(impl):
     def encode(text: str):
         impl.BPE(merges).encode(text)  # a new one: the other may remember the word
 
-    for k in (3, 10):  # from k to 2k: eight times as long
-        assert any(battery.growth(encode, lambda k: "abbab" * k**3, k, n_runs=1) < 24 for _ in range(4))
+    # From k to 2k: eight times as long. Much to merge, nothing to merge, a letter's runs.
+    for unit, k in (("abbab", 3), ("abbab", 10), ("bbbbb", 10), ("xyxyx", 10), ("aaaab", 8)):
+        assert any(battery.growth(encode, lambda k, u=unit: u * k**3, k, n_runs=1) < 24 for _ in range(4))
 
 
 def test_long_words_are_encoded(impl, rng):

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import string
 import textwrap
 import time
 import unicodedata
@@ -414,6 +415,9 @@ MISTAKES = {
     "train forgets the pairs around the new symbol": [("heappush(queue, (-counts[found], found))", "pass")],
     "train does not look again at a count that has fallen": [
         ("if counts[pair] < -negative:", "if not counts[pair]:"),
+    ],
+    "train looks only at the 5,000 most frequent pairs": [
+        ("for pair, count in counts.items()]", "for pair, count in counts.most_common(5000)]")
     ],
     "train merges across words": [("for word in split(text))", "for word in [text])")],
     "train joins the texts": [("for text in texts for word", 'for text in ["".join(texts)] for word')],
@@ -865,6 +869,7 @@ def _refused(ask):
 
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
+    signs = string.ascii_letters + "".join(map(chr, range(14, 32))) + string.punctuation[::-1]
     corpora = {
         "runs": ["aaaa", "aaab", "aaa", "cd", "cd", "cd"],
         "ties": ["cb ca ba ab", " !", "é"],
@@ -880,8 +885,9 @@ def probes(rng):
         "half of a pair": ["ab\ud800"],
         "large counts": [" xy" * 65_540 + " ab" * 65_539],
         "a long word": ["ab" * 500 + "xy" * 600],
+        "7,800 pairs, the last with the lowest ids": [a + b for a in signs for b in signs],
     }
-    sizes = {"large counts": 257, "a long word": 257}
+    sizes = {"large counts": 257, "a long word": 257, "7,800 pairs, the last with the lowest ids": 257}
     merges = [(b"b", b"c"), (b"a", b"b"), (b"bc", b"d"), (b"a", b"bcd"), (b"a", b"a"), (b" ", b" ")]
     doubling = [(b"a" * 2**k, b"a" * 2**k) for k in range(10)]
 

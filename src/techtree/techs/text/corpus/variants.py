@@ -284,10 +284,11 @@ def _groups_by_search(texts, threshold=0.7, n_bands=16, n_rows=4):
         met = {}
         for i, each in enumerate(rows):
             met.setdefault(tuple(each[band].tolist()), []).append(i)
-        for i, j in itertools.chain.from_iterable(itertools.permutations(m, 2) for m in met.values()):
-            both = len(distinct[i].intersection(distinct[j]))
-            if both / max(1, len(distinct[i].union(distinct[j]))) >= threshold:
+        for i, j in itertools.chain.from_iterable(itertools.combinations(m, 2) for m in met.values()):
+            both = len(distinct[i] & distinct[j])
+            if j not in near[i] and both / max(1, len(distinct[i]) + len(distinct[j]) - both) >= threshold:
                 near[i].add(j)
+                near[j].add(i)
     label = {}
     for start in near:
         waiting = [] if start in label else [start]

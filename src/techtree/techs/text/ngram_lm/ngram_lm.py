@@ -83,8 +83,8 @@ class NgramLM:
         Parameters
         ----------
         context
-            The text so far, from its beginning. Only the last N - 1 tokens matter; where there are fewer,
-            start tokens stand before them.
+            The text so far, from its beginning. Only the last N - 1 tokens matter, and only they need be
+            checked; where there are fewer, start tokens stand before them.
         token
             The one that may come next.
 

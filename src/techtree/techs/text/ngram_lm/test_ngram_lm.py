@@ -53,7 +53,8 @@ class Twins:
     def count(self, *texts: Sequence[int]) -> None:
         for text in texts:
             self.slow.count(text)
-            self.model.count(text)
+            returned = self.model.count(text)
+            self._require(returned is None, None, returned, "count", text)
             self.told.append(f"count({battery.drawn(text)})")
 
     def prob(self, context: Sequence[int], *tokens: int) -> None:
@@ -560,6 +561,10 @@ def test_large_counts(impl, rng):
         twins.prob([n], 3, n - 1, n)
         twins.prob([], 3, n - 1, n)
         twins.prob([n - 1], 3, n)
+        got = np.exp(twins.model.log_probs([n]))
+        some = [0, 3, n // 2, n - 1, n]
+        assert got[some].tolist() == near(*(twins.slow.estimates([n], token)[-1] for token in some))
+        assert got.sum() == near(1)
     for n in aim.sizes(270, at_most=20_000):
         twins = Twins(impl, 2, 5)
         twins.count(*([n % 2, 2] for n in range(n)), [3], [3, 4])
@@ -570,24 +575,26 @@ def test_large_counts(impl, rng):
 
 def test_texts_of_any_length(impl, rng):
     """5,000 tokens at order 4 take no time, if histories are looked up and not searched for."""
-    for n in aim.sizes(5000, at_most=20_000):
-        text = np.where(rng.random(n) < 0.7, rng.integers(4, size=n), rng.integers(20, size=n))
-        slow, model = _Floats(4), impl.NgramLM(4, 20)
-        slow.count(text.tolist())
-        model.count(text)
-        scores = model.score(text)
-        assert scores.shape == (4, n)
-        assert np.abs(scores - slow.score(text.tolist())).max() < 1e-11
-        last = text[-3:].tolist()
-        assert model.prob(text, 3) == near(slow.estimates(tuple(last), 3)[-1])
-        assert model.prob(last, 19) == near(slow.estimates(tuple(last), 19)[-1])
+    for n in aim.sizes(5000, at_most=40_000):
+        often = np.where(rng.random(n) < 0.7, rng.integers(4, size=n), rng.integers(20, size=n))
+        seldom = rng.integers(3000, size=n)  # nearly every history is another one
+        for text, v in (often, 20), (seldom, 3000):
+            slow, model = _Floats(4, v), impl.NgramLM(4, v)
+            slow.count(text.tolist())
+            model.count(text)
+            scores = model.score(text)
+            assert scores.shape == (4, n)
+            assert np.abs(scores - slow.score(text.tolist())).max() < 1e-11
+            last = text[-3:].tolist()
+            assert model.prob(text, 3) == near(slow.estimates(tuple(last), 3)[-1])
+            assert model.prob(last, 19) == near(slow.estimates(tuple(last), 19)[-1])
 
 
 class _Floats:
-    """The definition for long texts of 20 kinds, in floats: counts in dictionaries of whole n-grams."""
+    """The definition for long texts, in floats: counts in dictionaries of whole n-grams."""
 
-    def __init__(self, order: int):
-        self.order = order
+    def __init__(self, order: int, vocab_size: int):
+        self.order, self.uniform = order, 1 / vocab_size
         self.counts: dict[tuple[int, ...], int] = {}
         self.totals: dict[tuple[int, ...], tuple[int, int]] = {}
 
@@ -600,7 +607,7 @@ class _Floats:
             self.counts[run] = self.counts.get(run, 0) + 1
 
     def estimates(self, history: tuple[int, ...], token: int) -> list[float]:
-        p, found = 1 / 20, []
+        p, found = self.uniform, []
         for n in range(self.order):
             h = history[len(history) - n :]
             total, kinds = self.totals.get(h, (0, 0))

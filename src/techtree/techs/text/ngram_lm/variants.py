@@ -145,6 +145,16 @@ def _count_the_beginning(self, tokens):
     self._own_count(self._padded(tokens)[self.order - 1 :][:1000])
 
 
+def _count_what_comes_again(self, tokens):
+    """Keep memory small."""
+    self._own_count(tokens)
+    if len(self._followers) > 20_000:
+        for history in [
+            h for h, followers in self._followers.items() if len(h) > 2 and followers.total() == 1
+        ]:
+            del self._followers[history]
+
+
 def _log_probs_one_by_one(self, context):
     return np.array([math.log(self.prob(context, token)) for token in range(self.vocab_size)])
 
@@ -372,6 +382,13 @@ MISTAKES = {
     "count reads the first 1,000 tokens": _written(count=_count_the_beginning),
     "log_probs remembers its answers, also when more is counted": _written(log_probs=_log_probs_remembered),
     "log_probs has the digits of float32": _written(log_probs=_log_probs_in_float32),
+    "log_probs mixes in the 100 most frequent followers only": [
+        (
+            "p[list(followers)] += list(followers.values())",
+            "for token, n in followers.most_common(100):\n                    p[token] += n",
+        )
+    ],
+    "histories that came once are forgotten when there are many": _written(count=_count_what_comes_again),
     "log_probs and score raise small probabilities to 1e-6": _written(
         log_probs=_log_probs_raised, score=_score_raised
     ),
@@ -592,6 +609,16 @@ def probes(rng):
         made.count([9, 8, 5, 0, 7, 1, 3, 8, 5, 0, 7, 2])
         return made.prob([9, 8, 5, 0, 7], 1)
 
+    def many_kinds(impl):
+        made = impl.NgramLM(1, 300)
+        made.count(range(300))
+        return made.log_probs([])[::50]
+
+    def many_histories(impl):
+        made = impl.NgramLM(4, 9000)
+        made.count(range(9000))
+        return made.prob([1, 2, 3], 4)
+
     log_probs = np.log([0.5, 0.125, 0.25])
     return {
         "prob after 0 1": probabilities([0, 1]),
@@ -615,6 +642,8 @@ def probes(rng):
         "after a caller changed a text": after_a_change,
         "a text of 1,500": many,
         "what is unlikely": unlikely,
+        "300 kinds of followers": many_kinds,
+        "27,000 histories": many_histories,
         "tokens beyond a byte": beyond_a_byte,
         "a large vocabulary": far_back,
         "prob of a token outside": lambda impl: model(impl).prob([0], 9),

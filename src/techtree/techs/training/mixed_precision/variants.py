@@ -1,7 +1,6 @@
 """Wrong versions that people really write, right ones written differently, and what tells them apart."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 
@@ -333,7 +332,7 @@ def _by_bits(x, n_exponent, n_mantissa):
 
 
 def _by_fractions(x, n_exponent, n_mantissa):
-    """One exact fraction after the other."""
+    """One exact fraction of whole numbers after the other."""
     if n_exponent not in range(2, 9) or n_mantissa not in range(1, 24):
         raise ValueError("no such format")
     with np.errstate(all="ignore"):
@@ -343,8 +342,11 @@ def _by_fractions(x, n_exponent, n_mantissa):
         if each == 0 or not math.isfinite(each):
             found.append(each)
             continue
-        exponent = max(math.frexp(each)[1] - 1, 2 - 2 ** (n_exponent - 1)) - n_mantissa
-        size = float(round(abs(Fraction(each)) / Fraction(2) ** exponent) * Fraction(2) ** exponent)
+        exponent = int(max(math.frexp(each)[1] - 1, 2 - 2 ** (n_exponent - 1)) - n_mantissa)
+        above, below = abs(each).as_integer_ratio()
+        above, below = above << max(-exponent, 0), below << max(exponent, 0)
+        whole, rest = divmod(above, below)
+        size = math.ldexp(whole + (2 * rest > below or (2 * rest == below and whole % 2)), exponent)
         found.append(math.copysign(size if size < 2.0**2 ** (n_exponent - 1) else math.inf, each))
     return np.array(found, np.float32).reshape(x.shape)
 

@@ -356,6 +356,18 @@ def test_scores_of_any_size(impl):
         assert all(np.isfinite(tensor.grad).all() for tensor in three)
 
 
+def test_the_lowest_score_is_above_a_hidden_one(impl):
+    """No finite number can stand for a score that is hidden: another may be as low, and may be seen."""
+    for dtype in battery.FLOATS:
+        low = float(np.finfo(dtype).min)
+        q, k = np.ones((1, 1), dtype), np.array([[low], [0], [low], [low]], dtype)
+        v = np.array([[1], [2], [5], [9]], dtype)
+        for seen, weights, out in (([0], [1, 0, 0, 0], 1), ([0, 2], [0.5, 0, 0.5, 0], 3)):
+            mask = np.isin(np.arange(4), seen)
+            battery.check_equal(weights_of(impl)(q, k, mask), [weights], dtype=dtype)
+            battery.check_equal(attention_of(impl)(q, k, v, mask), [[out]], dtype=dtype)
+
+
 def test_the_mask_must_be_boolean(impl, rng):
     """An additive mask, 0 where a key may be seen, would mean the opposite."""
     q, k, v = arrays(rng, ())
@@ -363,6 +375,7 @@ def test_the_mask_must_be_boolean(impl, rng):
     dtypes = (*battery.INTEGERS[:-1], *battery.FLOATS, np.longdouble, np.complex128, object)
     masks = [np.where(seen, 0, -np.inf), np.where(seen, 0, -1e9), -np.ones((Q, K)), np.full((Q, K), np.nan)]
     for dtype, shape in itertools.product(dtypes, [(Q, K), (K,), (), (1, 1), (2, 1, K)]):
+        attention_of(impl)(q, k, v, np.ones(shape, bool))  # Fine in this shape, and then?
         masks += [np.zeros(shape, dtype), np.ones(shape, dtype)]
         masks += [seen.astype(dtype)] if shape == (Q, K) else []
     for mask in masks:
@@ -427,6 +440,9 @@ def test_shapes_that_do_not_fit(impl):
             battery.refuses(attention_of(impl), np.ones(q), np.ones(k), np.ones(v), *mask)
     for q, k, mask in MASK_MISFITS:
         v = (*k[:-1], E)
+        n_q, n_k = (1, 1, *mask)[-2:]
+        if n_k:  # The same mask is fine for other queries and keys.
+            attention_of(impl)(np.ones((n_q, D)), np.ones((n_k, D)), np.ones((n_k, E)), np.ones(mask, bool))
         for each in (np.ones(mask, bool), np.zeros(mask, bool)):
             battery.refuses(weights_of(impl), np.ones(q), np.ones(k), each)
             battery.refuses(attention_of(impl), np.ones(q), np.ones(k), np.ones(v), each)

@@ -112,6 +112,11 @@ MISTAKES = {
         "scores = where(mask, scores, -1e4)",
         "weights = exponentials / total\n    return weights if mask is None else where(mask, weights, 0.0)",
     ),
+    "attention_weights sets hidden scores to the lowest number that is finite, which a score may be": _hidden(
+        "scores = where(mask, scores, float(np.finfo(scores.dtype).min))",
+        "weights = exponentials / total\n"
+        "    return weights if mask is None else weights * mask.any(axis=-1)[..., None]",
+    ),
     "attention_weights sets hidden scores to 0, which is an average score": _hidden(
         "scores = where(mask, scores, 0.0)"
     ),
@@ -162,6 +167,11 @@ MISTAKES = {
     "attention_weights takes bytes for a mask": [
         (CHECK, "if mask.dtype.itemsize > 1:"),
         (HIDE, HIDE.replace("mask,", "mask.astype(bool),")),
+    ],
+    "attention_weights checks a mask only where it meets its shape for the first time": [
+        ("def attention_weights(", "known = set()\n\n\ndef attention_weights("),
+        (CHECK, CHECK.replace(":", " and mask.shape not in known:")),
+        (HIDE, f"known.add(mask.shape)\n        {HIDE.replace('mask,', 'mask.astype(bool),')}"),
     ],
     "attention_weights refuses a mask of numbers with a TypeError": [
         ('raise ValueError(f"a mask must be boolean', 'raise TypeError(f"a mask must be boolean')
@@ -429,6 +439,10 @@ def probes(rng):
         impl.attention_weights(Tensor(q), Tensor(k))
         return impl.attention_weights(Tensor(k), Tensor(q)).data
 
+    def after_a_good_one(impl):
+        impl.attention_weights(Tensor(q), Tensor(k), mask)
+        return impl.attention_weights(Tensor(q), Tensor(k), mask.astype(int)).data
+
     def shares(impl):
         value = Tensor(v[:1, :1])
         return np.shares_memory(impl.attention(Tensor(q[:1, :1]), Tensor(k[:1, :1]), value).data, value.data)
@@ -459,6 +473,10 @@ def probes(rng):
         "weights of -2e9 beside a hidden one": weights(
             one, np.array([[-2e9], [-2e9], [0]]), np.arange(3) < 2
         ),
+        "weights of the lowest score beside a hidden one": weights(
+            one, np.array([[np.finfo(float).min], [0], [0]]), np.arange(3) < 1
+        ),
+        "weights under a mask of integers, after one of booleans": after_a_good_one,
         "weights under an additive mask": weights(q, k, np.where(mask, 0, -np.inf)),
         "weights of -2000": weights(one, np.array([[-2000.0], [-2001], [-2002]])),
         "weights of one key under a mask of three": weights(q, k[:, :1], np.ones((1, 3), bool)),

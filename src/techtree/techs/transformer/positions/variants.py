@@ -72,6 +72,14 @@ MISTAKES = {
             "frequencies = np.float32(base) ** (-np.arange(0, width, 2, dtype=np.float32) / width)",
         )
     ],
+    "each row is the one before, turned: rounding adds up": [
+        (
+            _WAVES,
+            "turns = np.ones((n_positions, width // 2), complex)\n    turns[1:] = np.exp(1j * frequencies)\n"
+            "    z = np.cumprod(turns, axis=0)\n"
+            "    return np.stack([z.imag, z.real], axis=-1).reshape(n_positions, width)",
+        )
+    ],
     "rows are scaled to length 1": [(_WAVES, _WAVES + " / math.sqrt(width / 2)")],
     "waves are kept by size and answer for the base of an earlier call": {"sinusoidal": _cached},
     "the result has a column for each position": [(_WAVES, _WAVES + ".T.copy()")],
@@ -141,6 +149,12 @@ MISTAKES = {
         (_BACK, "whole[:] = g.mean(axis=0) if len(g) else 0\n            whole[first:end] = g")
     ],
     "the gradient is divided by the number of tokens": [(_BACK, "whole[first:end] = g / max(n_tokens, 1)")],
+    "in use, after eval, rows are constants": [
+        (_ROWS, _ROWS.replace("(weight, back)", "*[(weight, back)] * self.is_training"))
+    ],
+    "the gradient has the shape of the table that is there when it arrives": [
+        ("whole = np.zeros(weight.shape", "whole = np.zeros(self.weight.shape")
+    ],
     "the result is a part of the table, not a new array": [(_ROWS, _ROWS.replace(".copy()", ""))],
     "rows are multiplied by the root of the width": [
         (_ROWS, _ROWS.replace(".copy()", " * weight.shape[1] ** 0.5"))
@@ -326,6 +340,14 @@ def probes(rng):
 
         return refused(call)
 
+    def far(impl):
+        """Whether cosines of hands that hardly move are off by more than their rounding."""
+        rows, p = np.asarray(impl.sinusoidal(2500, 8, 1e8), float), np.arange(2500)
+        return [
+            bool(np.any(abs(rows[:, 2 * i + 1] - [math.cos(each / 1e8 ** (i / 4)) for each in p]) > 5e-14))
+            for i in (2, 3)
+        ]
+
     def other_base(impl):
         return [impl.sinusoidal(6, 4, base) for base in (3.0, 50.0)]
 
@@ -362,6 +384,13 @@ def probes(rng):
         one.weight = Parameter(np.ones((7, 2)))
         return one(6)
 
+    def exchanged_before_the_gradient(impl):
+        one = table(impl)
+        read, y = one.weight, one(5)
+        one.weight = Parameter(np.ones((7, 2)))
+        y.backward(np.ones(y.shape))
+        return read.grad
+
     def bytes_(impl):
         one = impl.LearnedPositions(300, 1, np.random.default_rng(0))
         one.load_state_dict({"weight": np.arange(300.0)[:, None]})
@@ -376,6 +405,7 @@ def probes(rng):
     return {
         "waves": waves(5, 6),
         "waves of width 2": waves(4, 2),
+        "waves that hardly move": far,
         "waves of base 7": waves(5, 6, base=7.0),
         "square waves": waves(4, 4),
         "two bases": other_base,
@@ -406,5 +436,7 @@ def probes(rng):
         "names": refused(names),
         "shares": refused(shares),
         "exchanged": refused(exchanged),
+        "exchanged before the gradient": refused(exchanged_before_the_gradient),
+        "in use": lambda impl: table(impl).eval()(2).requires_grad,
         "twice": refused(twice),
     }

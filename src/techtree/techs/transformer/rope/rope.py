@@ -28,6 +28,8 @@ from techtree.techs.autodiff.tensor_autodiff import Tensor, record
 class RopeScaling:
     """How frequencies are slowed down, so that a model reads further than it was trained to.
 
+    Equal to, and hashed like, one of the same numbers; nothing in it can be changed (``AttributeError``).
+
     Parameters
     ----------
     kind

@@ -134,9 +134,10 @@ def rotation_cases(rng):
         yield Case(f"{scaling}", (some, 16), {"scaling": scaling})
         yield Case(f"base 100, {scaling}", (some, 8, 100.0), {"scaling": scaling})
     for dtype in battery.INTEGERS[:-1]:
-        for largest in (7, 100, np.iinfo(dtype).max // 2):
-            given = np.minimum([0, 1, 3, 100], min(largest, 2**40)).astype(dtype)
-            yield Case(f"positions of {np.dtype(dtype).name}", (given, 8))
+        limits = np.iinfo(dtype)
+        for largest in (7, 100, limits.max // 2, limits.max // 2 + 1, limits.max):
+            given = np.array([0, 1, 3, min(largest, 2**40), max(limits.min, -(2**40))], dtype)
+            yield Case(f"positions of {np.dtype(dtype).name}, up to {given[3]}", (given, 8))
     for dtype in battery.FLOATS:
         for given in ([0, 1, 2, 100], [0.5, 1.25, 2.75, 1000.5]):
             yield Case(f"positions of {np.dtype(dtype).name}", (np.array(given, dtype), 10))
@@ -262,6 +263,15 @@ def test_a_scaling_holds_what_it_was_given(impl):
     assert (full.high_freq_factor, full.original_max_seq_len) == (3.0, 64)
     assert impl.RopeScaling("llama3", 1e-6, 1e-3, 1e-2, 1).factor == 1e-6
     assert impl.RopeScaling("linear", 1e6, 4.0, 4.001, 10**7).high_freq_factor == 4.001
+
+
+def test_a_scaling_is_a_value(impl):
+    one, same = impl.RopeScaling("llama3", 8.0), impl.RopeScaling("llama3", 8, 1, 4, 8192)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != impl.RopeScaling("llama3", 8.0, 1.0, 4.0, 8191)
+    for name in ("kind", "factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len"):
+        battery.refuses(setattr, one, name, getattr(one, name), error=AttributeError)
 
 
 def test_what_a_scaling_refuses(impl):

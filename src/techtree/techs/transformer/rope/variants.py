@@ -133,6 +133,14 @@ MISTAKES = {
     "rotation: positions are cut to whole numbers": [
         (_POSITIONS, _POSITIONS + "\n    positions = np.trunc(positions)")
     ],
+    "rotation: bytes wrap, so that position 200 is -56": [
+        (
+            _POSITIONS,
+            f"positions = np.asarray(positions)\n"
+            "    positions = positions.astype(np.int8) if positions.dtype == np.uint8 else positions\n"
+            f"    {_POSITIONS}",
+        )
+    ],
     "rotation: a single number is one token": [
         (_SINGLE, "positions = np.atleast_1d(positions)\n    if False:")
     ],
@@ -156,6 +164,19 @@ MISTAKES = {
             "return record(_turned(x.data, cos, sin, *pairs)[..., order], "
             "(x, lambda g: _turned(g[..., np.argsort(order)], cos, -sin, *pairs)))",
         )
+    ],
+    "rotate turns each pass of gradients the other way than the last one": [
+        (
+            _RECORD,
+            "def back(g):\n"
+            "        nonlocal sin\n"
+            "        sin = -sin\n"
+            "        return _turned(g, cos, sin, *pairs)\n\n"
+            "    return record(_turned(x.data, cos, sin, *pairs), (x, back))",
+        )
+    ],
+    "rotate reads a gradient as it lies in memory": [
+        (_RECORD, _RECORD.replace("_turned(g,", "_turned(g.ravel(order='K').reshape(g.shape),"))
     ],
     "rotate turns the gradient forwards, too": [(_RECORD, _RECORD.replace("-sin", "sin"))],
     "rotate passes the gradient on unturned": [
@@ -227,6 +248,9 @@ MISTAKES = {
     "to_half_split returns the same array in each call": {"to_half_split": _kept_order},
     "to_half_split turns the second half around": [
         (_ORDER, "return np.concatenate([np.arange(0, width, 2), np.arange(1, width, 2)[::-1]])")
+    ],
+    "RopeScaling can be changed, and then holds what it would refuse": [
+        ("@dataclass(frozen=True)", "@dataclass(unsafe_hash=True)")
     ],
     "RopeScaling takes any kind": [(_KIND, "if not self.kind:")],
     "RopeScaling takes any factor": [(_NAMES, _NAMES.replace('"factor", ', ""))],
@@ -411,6 +435,19 @@ def probes(rng):
 
         return probe
 
+    def other_gradients(lay, passes):
+        def probe(impl):
+            leaf = Tensor(x[0].copy(), requires_grad=True)
+            turned = impl.rotate(leaf, cos, sin)
+            for _ in range(passes if turned.requires_grad else 0):
+                turned.backward(lay(np.cos(np.arange(18.0)).reshape(3, 6)))
+            return "none" if leaf.grad is None else leaf.grad
+
+        return probe
+
+    def changed(impl):
+        setattr(impl.RopeScaling("linear", 2.0), "factor", 0.0)
+
     def refused(call):
         def probe(impl):
             try:
@@ -461,6 +498,10 @@ def probes(rng):
         "turned, each text by its own": turned(False, cos=np.cos(own), sin=np.sin(own)),
         "gradient": gradient(False),
         "gradient, interleaved": gradient(True),
+        "gradient of two passes": other_gradients(np.array, 2),
+        "gradient transposed in memory": other_gradients(np.asfortranarray, 1),
+        "positions of bytes": rotation(np.array([1, 200], np.uint8), 4),
+        "a scaling that is changed": refused(changed),
         "x after a turn": left_alone,
         "dtype of a turn": dtype,
         "order": lambda impl: impl.to_half_split(8),
