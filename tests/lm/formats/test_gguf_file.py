@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from techtree.errors import InputError
-from techtree.lm.formats.gguf_file import ALIGNMENT, TENSOR_TYPES, TensorSource, write_gguf
+from techtree.lm.formats.gguf_file import ALIGNMENT, TensorSource, write_gguf
 
 THEIR_TYPES = {
     torch.float32: GGMLQuantizationType.F32,
@@ -39,7 +39,7 @@ def source(tensor, dtype=None):
 def tensor_dicts(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4)
-    found = draw(st.dictionaries(NAMES, st.tuples(st.sampled_from(list(TENSOR_TYPES)), shapes), max_size=4))
+    found = draw(st.dictionaries(NAMES, st.tuples(st.sampled_from(list(THEIR_TYPES)), shapes), max_size=4))
     return {name: (torch.randn(shape, generator=generator), dtype) for name, (dtype, shape) in found.items()}
 
 
@@ -90,7 +90,7 @@ def tensors():
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("dtype", TENSOR_TYPES)
+@pytest.mark.parametrize("dtype", THEIR_TYPES)
 def test_the_package_reads_what_was_written(tensors, dtype, tmp_path):
     path = tmp_path / "model.gguf"
     write_gguf(path, {"a": 3, "b": ["x", ""]}, {name: source(t, dtype) for name, t in tensors.items()})
@@ -153,7 +153,7 @@ def test_one_tensor_is_held_at_a_time(tmp_path):
 # ---- what goes wrong
 
 
-@pytest.mark.parametrize("dtype", TENSOR_TYPES)
+@pytest.mark.parametrize("dtype", THEIR_TYPES)
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_no_numbers_are_refused(tmp_path, dtype, wrong):
     path = tmp_path / "model.gguf"
