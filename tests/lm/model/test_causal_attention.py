@@ -46,5 +46,6 @@ def test_blocks_give_the_gradients_of_the_fused_kernel(n_tokens, dtype, toleranc
     expected = torch.autograd.grad(fused, exact, upstream)
     torch.testing.assert_close(blocks.float(), fused, atol=tolerance, rtol=tolerance)
     for a, b in zip(found, expected, strict=True):
-        # A key's gradient sums those of up to 2 * 384 queries.
-        assert (a.float() - b).abs().max() <= tolerance * b.abs().max()
+        # A key's gradient sums those of up to 2 * 384 queries. A single token's query and key have none, and
+        # on some processors the fused kernel gives them what rounding leaves: up to 4e-7 was seen.
+        assert (a.float() - b).abs().max() <= tolerance * b.abs().max().clamp(min=0.1)
