@@ -105,12 +105,14 @@ def test_a_refused_request_is_an_error_object(client):
 def test_the_real_client():
     import openai
 
-    with running(FakeEngine()) as address:
-        client = openai.OpenAI(base_url=f"{address.url}/v1", api_key="none")
+    with (
+        running(FakeEngine()) as address,
+        openai.OpenAI(base_url=f"{address.url}/v1", api_key="none") as client,
+    ):
         assert client.models.list().data[0].id == "fake"
         said = client.completions.create(model="fake", prompt="x", suffix="y", stop=["z"], max_tokens=9)
         assert said.choices[0].text == "return a + b"
-        events = client.completions.create(model="fake", prompt="x", stream=True)
-        assert "".join(event.choices[0].text for event in events) == "return a + b"
+        with client.completions.create(model="fake", prompt="x", stream=True) as events:
+            assert "".join(event.choices[0].text for event in events) == "return a + b"
         with pytest.raises(openai.BadRequestError, match="logprobs"):
             client.completions.create(model="fake", prompt="x", logprobs=3)
