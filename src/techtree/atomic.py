@@ -68,3 +68,12 @@ def write_text(path: Path, text: str) -> None:
     Of a file's name that is not UTF-8, the codes are written.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again, the user's; it need not exist yet."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    try:
+        return Path(home or Path.home() / ".cache") / "techtree"
+    except RuntimeError:  # there is no home
+        return Path(tempfile.gettempdir()) / "techtree"

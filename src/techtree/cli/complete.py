@@ -48,6 +48,10 @@ class Config:
     """What runs the model: the product (PyTorch, and C for what that can decode), or the lessons' own code on
     NumPy, which is slower and gives the same."""
 
+    memory: bool = True
+    """Whether what stood before, in this file and in the others of its git repository, is mixed into the
+    model's scores. It stays on this machine."""
+
     mine: bool = False
     """With the NumPy engine, in a workspace: your own technologies take the place of ours."""
 
@@ -73,8 +77,11 @@ def run(config: Config) -> int:
     else:
         with _no_garbage_collection():
             from techtree.engines.torch_engine import TorchEngine
+            from techtree.lm.memory.files import repository_of
 
-            result = TorchEngine.load(folder).infill(request)
+            repository = repository_of(parse_place(config.place)[0]) if config.memory else None
+            engine = TorchEngine.load(folder, remembers=config.memory, repository=repository)
+            result = engine.infill(request)
     if result.is_truncated:
         print("techtree: the file is longer than the model's context; it saw a part", file=sys.stderr)
     if not result.text:

@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -34,6 +34,9 @@ class Config:
     seq_len: int | None = None
     """How many tokens the model sees at once; what it was trained to see, and 2048 at most, when left out."""
 
+    memory: Literal["none", "text", "project"] = "none"
+    """What the model is reminded of: nothing, what a text said so far, or that and the other texts of CORPUS."""
+
     max_bytes: int = 1_000_000
     """Measure on whole documents of so many bytes together at most; 0 for all of them."""
 
@@ -51,7 +54,8 @@ def run(config: Config) -> int:
     from techtree.lm.train.precision import compute_dtype
 
     folder = find_model(config.model)
-    documents = evaluated(_documents(config.corpus), config.max_bytes or None)
+    project = _documents(config.corpus)
+    documents = evaluated(project, config.max_bytes or None)
     load = load_gguf if folder.suffix == ".gguf" else load_pretrained
     model, tokenizer = load(folder, torch.float32)
     model.compute_dtype = compute_dtype(torch.device("cpu"))
@@ -67,12 +71,13 @@ def run(config: Config) -> int:
         tokenizer,
         seq_len=seq_len,
         batch_size=max(1, min(8, MAX_LOGITS // (seq_len * model.config.vocab_size))),
+        project={"none": None, "text": [], "project": project}[config.memory],
         on_batch=_show_progress,
     )
     print(
         f"{score.bits_per_byte:.4f} bits per byte  {score.bits_per_token:.4f} bits per token  "
         f"{len(documents)} documents, {score.n_bytes:,} bytes, {score.n_tokens:,} tokens in "
-        f"windows of {seq_len}, {time.monotonic() - started:.0f} s"
+        f"windows of {seq_len}, memory: {config.memory}, {time.monotonic() - started:.0f} s"
     )
     return 0
 

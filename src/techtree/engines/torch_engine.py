@@ -1,11 +1,12 @@
 """The engine of the product: a trained model in PyTorch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from techtree.atomic import cache_folder
 from techtree.engines.engine import InfillRequest, InfillResult
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
@@ -15,9 +16,11 @@ from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
 from techtree.lm.infer.generate import PrefixCache
 from techtree.lm.infer.generate import decoder as decode_with
-from techtree.lm.infer.limits import never
+from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.threads import threads_for
+from techtree.lm.memory.memory import Memory
+from techtree.lm.memory.repository import Repository
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.native.decoder import Decoder, unsupported
 from techtree.lm.native.library import NoCompilerError
@@ -46,26 +49,48 @@ class TorchEngine:
         What to call it.
     order
         Of prefix and suffix in its prompts.
+    memory
+        What its scores are mixed with where it fills in; nothing when left out.
     """
 
     def __init__(
-        self, model: LanguageModel | Decoder, tokenizer: Tokenizer, name: str, order: fim_prompt.Order = "spm"
+        self,
+        model: LanguageModel | Decoder,
+        tokenizer: Tokenizer,
+        name: str,
+        order: fim_prompt.Order = "spm",
+        memory: Memory | None = None,
     ):
         self.name = name
         self.context_length = min(model.config.max_seq_len, MAX_CONTEXT_LENGTH)
         self._cache = PrefixCache(model, self.context_length)
         self._filling = Filling(tokenizer, self.context_length, order)
+        self.memory = memory
 
     @classmethod
-    def load(cls, path: Path) -> "TorchEngine":
+    def load(cls, path: Path, *, remembers: bool = False, repository: Path | None = None) -> "TorchEngine":
         """Load the model in a folder or a GGUF file.
+
+        Parameters
+        ----------
+        path
+            The model.
+        remembers
+            Whether what stood in the text at hand before is mixed in.
+        repository
+            A folder whose files are then remembered, too.
 
         Raises
         ------
         InputError
             When there is no model, or a damaged one.
         """
-        return cls(*load_to_decode(path), model_name(path))
+        model, tokenizer = load_to_decode(path)
+        memory = None
+        if remembers:
+            files = repository and Repository(repository, tokenizer, cache_folder() / "memory")
+            memory = Memory(tokenizer, files)
+        return cls(model, tokenizer, model_name(path), memory=memory)
 
     def infill(
         self,
@@ -81,7 +106,14 @@ class TorchEngine:
             request.min_p,
             request.seed,
         )
-        decode = decode_with(self._cache, sampling, self._filling.tokenizer.stop_ids)
+        memory = None if request.is_raw else self.memory
+        generate = decode_with(self._cache, sampling, self._filling.tokenizer.stop_ids, memory)
+
+        def decode(prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
+            if memory is not None:  # now that it is this request's turn
+                memory.begin(request.prefix, request.suffix, [chunk.text for chunk in request.extra])
+            return generate(prompt, limits, progress)
+
         return self._filling.answer(request, decode, cancelled, on_text)
 
 

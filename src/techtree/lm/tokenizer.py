@@ -46,7 +46,7 @@ QWEN2_PATTERN = (
 LLAMA3_PATTERN = QWEN2_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 """Like Qwen2's, with up to three digits in a word."""
 
-_ASCII_WORD = re.compile(
+ASCII_WORD = re.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
     re.ASCII,
@@ -207,7 +207,7 @@ class Tokenizer:
         if parse_special:
             return _encoded(self._parsing, text).ids
         if self._splits_like_qwen2 and text.isascii():
-            return list(chain.from_iterable(map(self._word_ids.__getitem__, _ASCII_WORD.findall(text))))
+            return list(chain.from_iterable(map(self._word_ids.__getitem__, ASCII_WORD.findall(text))))
         library = self._exact if is_exact else self._plain
         return _encoded(library, text).ids
 

@@ -8,9 +8,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from techtree import atomic
 from techtree.tree.certificate import contract
@@ -29,7 +27,7 @@ class KnownAnswers:
 
 def known_answers(tech: Technology) -> KnownAnswers:
     """Return the answers of our version and of every mistake; none when they cannot be had."""
-    cache = _cache_folder() / f"answers-{tech.id}-{contract(tech)}.json"
+    cache = atomic.cache_folder() / f"answers-{tech.id}-{contract(tech)}.json"
     try:
         return KnownAnswers(**json.loads(cache.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -46,11 +44,3 @@ def known_answers(tech: Technology) -> KnownAnswers:
     except OSError:  # A full or read-only disk: the next check asks again.
         return found
     return found
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    try:
-        return Path(home or Path.home() / ".cache") / "techtree"
-    except RuntimeError:  # There is no home.
-        return Path(tempfile.gettempdir()) / "techtree"

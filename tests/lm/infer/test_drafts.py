@@ -9,6 +9,8 @@ from techtree.lm.infer.drafts import LONGEST_MATCH, N_DRAFT, SHORTEST_MATCH, Dra
 from techtree.lm.infer.generate import PrefixCache, TorchText, generate
 from techtree.lm.infer.limits import Limits, Progress
 from techtree.lm.infer.sampling import SamplingParams
+from techtree.lm.memory.growing import GrowingText
+from techtree.lm.memory.index import BOUNDARY
 from techtree.lm.native.decoder import Decoder
 
 MAX_LEN = 128
@@ -64,7 +66,7 @@ def test_right_guesses_save_runs_and_half_right_ones_some(decoder, tiny_model, m
     for n_right, n_runs in ((N_DRAFT, 1 + 4), (3, 1 + 8)):
 
         def propose(self, n, n_right=n_right):
-            at = len(self._ids) - len(prompt)
+            at = len(self._text.ids) - len(prompt)
             return [*expected[at : at + n_right], *[7] * N_DRAFT][: max(0, n)]
 
         monkeypatch.setattr(Drafts, "propose", propose)
@@ -84,7 +86,7 @@ def test_the_limits_hold(decoder, tiny_model, monkeypatch, n):
     assert long[n] not in long[:n]
 
     def right(self, most):
-        at = len(self._ids) - len(prompt)
+        at = len(self._text.ids) - len(prompt)
         return long[at : at + max(0, most)]
 
     monkeypatch.setattr(Drafts, "propose", right)
@@ -124,28 +126,36 @@ def test_pytorch_does_not_guess(tiny_model, monkeypatch):
 # ---- where guesses come from
 
 
+def drafts_of(ids):
+    return Drafts(GrowingText(ids))
+
+
 def test_what_followed_the_longest_match_comes_first():
     #          the longest   ...the latest of three        the end
     text = [1, 2, 3, 4, 50, 9, 9, 2, 3, 4, 60, 61, 9, 1, 2, 3, 4]
-    assert Drafts(text).propose() == [50, 9, 9, 2, 3, 4, 60]
-    assert Drafts(text).propose(2) == [50, 9]
-    assert Drafts(text).propose(0) == Drafts(text).propose(-1) == []
-    assert Drafts(text[1:4] + text[7:]).propose(2) == [60, 61]
+    assert drafts_of(text).propose() == [50, 9, 9, 2, 3, 4, 60]
+    assert drafts_of(text).propose(2) == [50, 9]
+    assert drafts_of(text).propose(0) == drafts_of(text).propose(-1) == []
+    assert drafts_of(text[1:4] + text[7:]).propose(2) == [60, 61]
 
 
 def test_what_never_stood_before_gives_no_guess():
     for text in ([], [1], [1, 1], [1, 2, 3, 4], [5, 6, 9, 5, 6]):
-        assert Drafts(text).propose() == []
-    assert Drafts([5, 6, 7, 9, 5, 6, 7]).propose() == [9, 5, 6, 7]
+        assert drafts_of(text).propose() == []
+    assert drafts_of([5, 6, 7, 9, 5, 6, 7]).propose() == [9, 5, 6, 7]
+
+
+def test_no_guess_goes_beyond_a_text_that_ends():
+    assert drafts_of([1, 2, 3, 4, BOUNDARY, 7, 1, 2, 3]).propose() == [4]
 
 
 def test_a_run_of_one_token_guesses_that_it_goes_on():
-    assert Drafts([3] * 20).propose() == [3]
+    assert drafts_of([3] * 20).propose() == [3]
 
 
 def test_wrong_guesses_make_it_careful_and_right_ones_bold():
     text = [1, 2, 3, 9, 1, 2, 3]
-    drafts = Drafts(text)
+    drafts = drafts_of(text)
     assert len(text) - 4 == SHORTEST_MATCH
     assert drafts.propose()
     drafts.judge(4, 0)
@@ -153,11 +163,11 @@ def test_wrong_guesses_make_it_careful_and_right_ones_bold():
     for _ in range(9):
         drafts.judge(4, 0)
     for token in [*range(100, 130), 7, *range(100, 130)]:
-        drafts.append(token)
+        drafts._text.append(token)
     assert LONGEST_MATCH <= 30
     assert drafts.propose() == [7, *range(100, 100 + N_DRAFT - 1)]
     drafts.judge(0, 0)
     drafts.judge(4, 1)
     for token in text:
-        drafts.append(token)
+        drafts._text.append(token)
     assert drafts.propose()

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, Int32
+from jaxtyping import Float, Int, Int32
 from torch import Tensor, nn
 
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
 from techtree.lm.data.token_sequence import measured_sequence
 from techtree.lm.eval.held_out import Score
+from techtree.lm.memory.gate import mixed
+from techtree.lm.memory.reminders import Reminder, reminders
 from techtree.lm.model.cross_entropy import IGNORED
 from techtree.lm.tokenizer import Tokenizer
 
@@ -32,6 +34,7 @@ def bits_per_byte(
     *,
     seq_len: int,
     batch_size: int = 8,
+    project: Sequence[Document] | None = None,
     on_batch: Callable[[int, int], None] = lambda n_done, n_batches: None,
 ) -> Score:
     """Measure a model on documents.
@@ -48,6 +51,9 @@ def bits_per_byte(
         The largest number of tokens that the model sees at once.
     batch_size
         Windows computed at once: for memory and speed, without influence on the result beyond rounding.
+    project
+        Documents of which the model is reminded, all but the one that it reads, and of what that one said so
+        far (`techtree.lm.memory`); of nothing when left out.
     on_batch
         Called after each batch with how many are done, of how many.
 
@@ -61,15 +67,24 @@ def bits_per_byte(
         raise InputError(f"seq_len and batch_size must be positive; got {seq_len} and {batch_size}")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     sequences = [measured_sequence(document, tokenizer) for document in documents]
-    windows = [window for sequence in sequences for window in _windows(sequence, seq_len)]
+    memories = [None] * len(sequences)
+    if project is not None:
+        memories = reminders(documents, sequences, project, tokenizer)
+    windows = [
+        window
+        for sequence, memory in zip(sequences, memories, strict=True)
+        for window in _windows(sequence, seq_len, memory)
+    ]
     windows.sort(key=lambda window: -len(window.ids))  # windows of like lengths together: little padding
     batches = [windows[i : i + batch_size] for i in range(0, len(windows), batch_size)]
     nats = 0.0
     with _evaluating(model), torch.inference_mode():
         for n_done, batch in enumerate(batches, start=1):
             ids, targets = _stacked(batch)
+            logits = model(ids.to(device)).float()
+            _remind(logits, batch)
             losses = F.cross_entropy(
-                model(ids.to(device)).flatten(0, 1).float(),
+                logits.flatten(0, 1),
                 targets.to(device).flatten(),
                 ignore_index=IGNORED,
                 reduction="none",
@@ -91,9 +106,21 @@ class _Window:
 
     ids: Int32[np.ndarray, " T"]
     targets: Int32[np.ndarray, " T"]
+    reminders: Sequence[Reminder] | None
+    """What stood before where the tokens so far stand, for each of them."""
 
 
-def _windows(sequence: Int32[np.ndarray, " T"], seq_len: int) -> Iterator[_Window]:
+def _remind(logits: Float[Tensor, "B T V"], windows: Sequence[_Window]) -> None:
+    """Mix what is remembered into the scores that count."""
+    for i, window in enumerate(windows):
+        if window.reminders is not None:
+            for j in np.flatnonzero(window.targets != IGNORED).tolist():
+                logits[i, j] = mixed(logits[i, j], *window.reminders[j])
+
+
+def _windows(
+    sequence: Int32[np.ndarray, " T"], seq_len: int, memory: Sequence[Reminder] | None
+) -> Iterator[_Window]:
     """Cut a document into windows in which each token but the first is a target exactly once."""
     n = len(sequence) - 1
     n_predicted = 0
@@ -102,7 +129,7 @@ def _windows(sequence: Int32[np.ndarray, " T"], seq_len: int) -> Iterator[_Windo
         start = max(0, end - seq_len)
         targets = sequence[start + 1 : end + 1].copy()
         targets[: n_predicted - start] = IGNORED
-        yield _Window(sequence[start:end], targets)
+        yield _Window(sequence[start:end], targets, memory and memory[start:end])
         n_predicted = end
 
 

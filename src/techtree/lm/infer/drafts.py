@@ -7,7 +7,8 @@ for one, so that checking costs little, and what it checks is what it would have
 the time. The lesson is `techs/inference/speculative`.
 """
 
-from collections.abc import Sequence
+from techtree.lm.memory.growing import GrowingText
+from techtree.lm.memory.index import BOUNDARY
 
 N_DRAFT = 7
 """With the token before them 8, which share one reading of the weights."""
@@ -17,39 +18,25 @@ LONGEST_MATCH = 24
 
 
 class Drafts:
-    """The text so far, and where each pair of tokens in it was last.
+    """Guesses from a text, and how good they were.
 
     Parameters
     ----------
-    ids
-        The prompt.
+    text
+        The prompt, to which every token is added that is certain.
     """
 
-    def __init__(self, ids: Sequence[int]):
-        self._ids: list[int] = []
-        self._places: dict[tuple[int, int], list[int]] = {}
+    def __init__(self, text: GrowingText):
+        self._text = text
         self._wanted = SHORTEST_MATCH
-        for token in ids:
-            self.append(token)
-
-    def append(self, token: int) -> None:
-        """Go on with a token that is certain."""
-        self._ids.append(token)
-        if len(self._ids) > 1:
-            self._places.setdefault((self._ids[-2], token), []).append(len(self._ids))
 
     def propose(self, n_most: int = N_DRAFT) -> list[int]:
         """Return up to so many guesses: what followed the latest place where the most last tokens stood."""
-        ids = self._ids
-        best, after = 0, 0
-        places = self._places.get((ids[-2], ids[-1]), []) if len(ids) > 1 else []
-        for place in places[-2:-10:-1]:  # the last one is the end itself
-            n = 2
-            while n < LONGEST_MATCH and n < place and ids[place - 1 - n] == ids[-1 - n]:
-                n += 1
-            if n > best:
-                best, after = n, place
-        return ids[after : after + max(0, n_most)] if best >= self._wanted else []
+        n_tokens, places = self._text.places()
+        if n_tokens < self._wanted:
+            return []
+        guesses = self._text.ids[places[0] : places[0] + max(0, n_most)]
+        return guesses[: guesses.index(BOUNDARY)] if BOUNDARY in guesses else guesses
 
     def judge(self, n_drafted: int, n_right: int) -> None:
         """Learn how good a guess was."""

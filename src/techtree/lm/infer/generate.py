@@ -19,6 +19,8 @@ from techtree.lm.infer.drafts import N_DRAFT, Drafts
 from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
 from techtree.lm.infer.threads import threads_for
+from techtree.lm.memory.growing import GrowingText
+from techtree.lm.memory.memory import Memory
 from techtree.lm.model.cache import KVCache
 from techtree.lm.model.language_model import LanguageModel
 from techtree.lm.native.decoder import Decoder, NativeText
@@ -180,6 +182,7 @@ def generate(
     sampling: SamplingParams,
     stop_ids: Collection[int],
     progress: Progress | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[int]:
     """Yield the tokens that follow a prompt, each as soon as it is known.
 
@@ -197,6 +200,8 @@ def generate(
         The tokens that end the text; none of them is ever yielded.
     progress
         Kept up to date: the counts, the times, and in the end the reason.
+    memory
+        What the model's scores are mixed with; it has begun with the text that the prompt is of.
 
     Raises
     ------
@@ -213,7 +218,8 @@ def generate(
     generator = seeded_generator(sampling)
     progress.stop = limits.reached(0)
     start, pending = time.perf_counter(), list(prompt[progress.n_reused :])
-    drafts = Drafts(prompt) if cache.is_exact else None
+    text = GrowingText(prompt) if memory is None else memory.text
+    drafts = Drafts(text) if cache.is_exact else None
     drafted: list[int] = []
     while progress.stop is None:
         logits = cache.run([*pending, *drafted], lambda: limits.reached(0) is not None, len(drafted) + 1)
@@ -224,7 +230,7 @@ def generate(
             return
         n_right, token = 0, pending[-1]
         for n_right, scores in enumerate(logits):
-            token = sample(scores, sampling, generator)
+            token = sample(scores if memory is None else memory.mixed(scores), sampling, generator)
             progress.predicted_s = time.perf_counter() - start
             if token in stop_ids:
                 progress.stop = "end_of_text"
@@ -234,8 +240,7 @@ def generate(
             progress.stop = limits.reached(progress.n_predicted)
             if len(prompt) + progress.n_predicted >= cache.max_len:
                 progress.stop = "context"
-            if drafts is not None:
-                drafts.append(token)
+            (memory or text).append(token)
             if progress.stop is not None or drafted[n_right : n_right + 1] != [token]:
                 break
         pending = [token]
@@ -247,11 +252,13 @@ def generate(
 
 
 def decoder(
-    cache: PrefixCache, sampling: SamplingParams, stop_ids: Collection[int]
+    cache: PrefixCache, sampling: SamplingParams, stop_ids: Collection[int], memory: Memory | None = None
 ) -> Callable[[Sequence[int], Limits, Progress], Iterator[int]]:
     """Return `generate` with a model and a way to choose, as `infill` wants it."""
 
     def decode(prompt: Sequence[int], limits: Limits, progress: Progress) -> Iterator[int]:
-        return generate(cache, prompt, limits, sampling=sampling, stop_ids=stop_ids, progress=progress)
+        return generate(
+            cache, prompt, limits, sampling=sampling, stop_ids=stop_ids, progress=progress, memory=memory
+        )
 
     return decode

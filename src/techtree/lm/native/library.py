@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from techtree.atomic import cache_folder
+
 SOURCE = Path(__file__).with_name("decoder.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-Wno-psabi", "-shared", "-fPIC")
 LIBRARIES = ("-lm", "-lpthread")
@@ -59,7 +61,7 @@ def compiled(flags: tuple[str, ...]) -> Path:
         raise NoCompilerError("there is no C compiler (cc, gcc or clang)")
     kind = hashlib.sha256(SOURCE.read_bytes())
     kind.update("\0".join((compiler, *flags, _processor())).encode())
-    path = _folder() / f"decoder-{kind.hexdigest()[:20]}.so"
+    path = cache_folder() / f"decoder-{kind.hexdigest()[:20]}.so"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,10 +77,6 @@ def compiled(flags: tuple[str, ...]) -> Path:
             raise NoCompilerError(f"{compiler} cannot compile the decoder: {told}")
         made.replace(path)
     return path
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "techtree"
 
 
 def _processor() -> str:
