@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import time
 
 import pytest
 
 from techtree.tree.graph import TECHS, load_tree
-from techtree.tree.layout import BOX_HEIGHT, BOX_WIDTH, layout, ordered_rows, read_order, search
+from techtree.tree.layout import BOX_HEIGHT, BOX_WIDTH, GAP, layout
+from techtree.tree.ordering import ordered_rows, read_order, search
 from techtree.tree.technology import Requirement, Technology
 
 TREE = load_tree()
@@ -24,9 +26,11 @@ def test_every_edge_is_drawn_from_box_to_box():
     """Following a technology's lines down from its box leads to exactly those that stand on it."""
     placed = layout(TREE)
     for tech in TREE.technologies:
-        pieces = [points for name, points in placed.lines if name == tech.id]
+        pieces = [line.points for line in placed.lines if line.tech == tech.id]
         x, y = placed.boxes[tech.id]
-        reached, waiting = set(), [(x + BOX_WIDTH // 2, y + BOX_HEIGHT)]
+        starts = {p[0] for p in pieces if p[0][1] == y + BOX_HEIGHT and x < p[0][0] < x + BOX_WIDTH}
+        assert len(starts) == bool(TREE.leads_to(tech.id)), f"one trunk leaves {tech.id}"
+        reached, waiting = set(), list(starts)
         while waiting:
             start = waiting.pop()
             for points in [each for each in pieces if each[0] == start]:
@@ -36,23 +40,74 @@ def test_every_edge_is_drawn_from_box_to_box():
             name
             for name, (bx, by) in placed.boxes.items()
             for px, py in reached
-            if py == by and bx <= px <= bx + BOX_WIDTH
+            if py == by and bx < px < bx + BOX_WIDTH
         }
         assert found == {later.id for later in TREE.leads_to(tech.id)}, tech.id
 
 
+def test_a_line_says_where_it_leads():
+    """Lit are the lines from a box down to those that stand on it, and no other branch of a trunk."""
+    placed = layout(TREE)
+    for tech in TREE.technologies:
+        lines = [line for line in placed.lines if line.tech == tech.id]
+        for line in lines:
+            ends = [other for other in lines if other.points[0] == line.points[-1]]
+            if ends:
+                assert {name for other in ends for name in other.leads_to} == set(line.leads_to)
+            else:
+                (name,) = line.leads_to
+                assert placed.boxes[name][1] == line.points[-1][1]
+
+
 def test_no_line_runs_through_a_box_and_no_boxes_overlap():
     placed = layout(TREE)
-    for name, points in placed.lines:
-        for piece in itertools.pairwise(points):
-            assert [box for box, corner in placed.boxes.items() if runs_through(piece, corner)] == [], name
+    for line in placed.lines:
+        for piece in itertools.pairwise(line.points):
+            assert not [name for name, corner in placed.boxes.items() if runs_through(piece, corner)], line
     for (ax, ay), (bx, by) in itertools.combinations(placed.boxes.values(), 2):
         assert abs(ax - bx) >= BOX_WIDTH or abs(ay - by) >= BOX_HEIGHT
 
 
+def test_lines_of_different_technologies_lie_nowhere_on_each_other():
+    placed = layout(TREE)
+    pieces = [
+        (line.tech, *sorted(piece)) for line in placed.lines for piece in itertools.pairwise(line.points)
+    ]
+    for (s, (ax, ay), (bx, by)), (t, (cx, cy), (dx, dy)) in itertools.combinations(pieces, 2):
+        if s != t and ax == bx == cx == dx:
+            assert min(by, dy) <= max(ay, cy), f"{s} and {t} at x = {ax}"
+        if s != t and ay == by == cy == dy:
+            assert min(bx, dx) <= max(ax, cx), f"{s} and {t} at y = {ay}"
+
+
 def test_few_lines_cross():
-    """Graphviz's dot drew this graph with 58 when two edges were not there yet, which have 7 of ours."""
-    assert layout(TREE).crossings() <= 78
+    """Graphviz's dot draws this graph with 58, and with 66 where the eras are bands."""
+    placed = layout(TREE)
+    assert placed.crossings() <= 50
+    assert placed.crossings() == crossings_of_paths(placed)
+
+
+def crossings_of_paths(placed):
+    """Count again, pixel by pixel: where lines of different trunks have a point in common."""
+    across, down = {}, {}
+    for line in placed.lines:
+        for (x0, y0), (x1, y1) in itertools.pairwise(line.points):
+            for x in range(min(x0, x1) + 1, max(x0, x1)):
+                across.setdefault((x, y0), set()).add(line.tech)
+            for y in range(min(y0, y1) + 1, max(y0, y1)):
+                down.setdefault((x0, y), set()).add(line.tech)
+    return sum(1 for point in across.keys() & down.keys() if across[point] ^ down[point])
+
+
+def test_the_map_is_laid_out_within_three_seconds():
+    start = time.process_time()
+    layout(load_tree())
+    assert time.process_time() - start < 3
+
+
+def test_the_picture_fits_the_width_of_a_readme():
+    """A code host shows 830 to 900 pixels: the names, of 12 pixels, shrink by a tenth at most."""
+    assert layout(TREE).width <= 900
 
 
 def test_what_stands_on_something_lies_below_it():
@@ -68,22 +123,27 @@ def test_a_new_technology_moves_next_to_nothing(era):
     needs = (Requirement(TREE.technologies[0].id, ""), *last.requires[:1])
     new = Technology(id="newcomer", era=era, summary="New.", requires=needs)
     larger = dataclasses.replace(TREE, technologies=(*TREE.technologies, new))
-    before, after = ordered_rows(TREE), ordered_rows(larger)
-    assert [row.era for row in before] == [row.era for row in after]
-    for old, now in zip(before, after, strict=True):
+    rows, after = ordered_rows(TREE), ordered_rows(larger)
+    assert [row.era for row in rows] == [row.era for row in after]
+    for old, now in zip(rows, after, strict=True):
         boxes = [name for name, is_box in now.slots if is_box and name != "newcomer"]
         assert boxes == [name for name, is_box in old.slots if is_box]
-    placed = layout(larger)
+    placed, before = layout(larger), layout(TREE)
     assert "newcomer" in placed.boxes
-    for name, points in placed.lines:
-        for piece in itertools.pairwise(points):
-            assert not any(runs_through(piece, corner) for corner in placed.boxes.values()), name
+    place = BOX_WIDTH + GAP
+    moved = [name for name, (x, _) in before.boxes.items() if abs(placed.boxes[name][0] - x) > place]
+    assert len(moved) <= len(before.boxes) / 5
+    assert placed.crossings() <= 66
+    assert [era for era, _, _ in placed.bands] == [era for era, _, _ in before.bands]
+    for line in placed.lines:
+        for piece in itertools.pairwise(line.points):
+            assert not any(runs_through(piece, corner) for corner in placed.boxes.values()), line
 
 
 def test_the_search_is_deterministic_and_needs_no_kept_order(small_tree):
     tree = load_tree(small_tree)
-    rows = search(tree, n_starts=3)
-    assert rows == search(tree, n_starts=3)
+    rows = search(tree, n_moves=50)
+    assert rows == search(tree, n_moves=50)
     assert set(layout(tree).boxes) == {tech.id for tech in tree.technologies}
 
 
