@@ -13,7 +13,7 @@ from techtree.tree.description import hints
 from techtree.tree.graph import Tree, load_tree
 from techtree.tree.technology import Technology
 
-Action = Literal["init", "next", "start", "check", "watch", "hint", "reveal", "testout", "bisect"]
+Action = Literal["init", "next", "start", "check", "watch", "hint", "reveal", "testout", "bisect", "quiz"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Config:
     stub, and check TECH grades your file (without a name: all that are stale, or else those that are begun).
     watch grades on every save. hint TECH shows one more hint each time, reveal TECH our version once yours is
     right. testout TECH is for those who know it already: stubs for a whole branch, and one check of all.
+    quiz TECH asks the questions of a lesson, in any folder, and tells an answer once you have given yours.
     bisect FILE:LINE:COL finds which of your technologies makes a model answer otherwise than on our code.
     """
 
@@ -50,6 +51,8 @@ def run(config: Config) -> int:
         raise InputError(f"--seed must lie between 0 and 2^63; got {config.seed}")
     if config.action == "init":
         return _init(tree, config.names)
+    if config.action == "quiz":
+        return _quiz(tree, config.names)
     mine = workspace.require(tree)
     if config.action == "bisect":
         return _bisect(mine, config.names, config.model)
@@ -243,6 +246,31 @@ def _test_out(mine: Workspace, tech: Technology, seed: int | None) -> int:
     n_unlocked = sum(state == "unlocked" for _, state in rows)
     print(f"{n_unlocked} of {len(rows)} technologies of the branch of {tech.id} are unlocked")
     return 0 if n_unlocked == len(rows) else 1
+
+
+def _quiz(tree: Tree, names: tuple[str, ...]) -> int:
+    """Ask the questions of one lesson, and tell where those that were missed are explained."""
+    from techtree.learn.quizzing import Asked, quiz
+    from techtree.site.content import read_lesson
+    from techtree.site.markup import plain
+
+    if len(names) != 1:
+        raise InputError("which technology? techtree learn quiz TECH (techtree map lists all)")
+    tech = tree[names[0]]
+    lesson = read_lesson(tech)
+    if lesson is None or not lesson.questions:
+        raise InputError(f"{tech.id} is planned, not written: there are no questions yet")
+    print(f"{tech.id}: {lesson.title}")
+    asked = [Asked(plain(q.text), plain(q.answer), q.after) for q in lesson.questions]
+    try:
+        missed = quiz(asked, input, lambda text: print(text, flush=True))
+    except EOFError:
+        print("\nstopped: there are no more answers")
+        return 0
+    print(f"\nyou knew {len(asked) - len(missed)} of {len(asked)}")
+    for section in dict.fromkeys(question.section for question in missed):
+        print(f'  read again: "{section}" in {tech.file("README.md")}')
+    return 0
 
 
 def _bisect(mine: Workspace, names: tuple[str, ...], model: Path | None) -> int:

@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": "measure the program beside its peers, in a clone",
     "learn": "write the technologies yourself, and have them graded",
     "map": "draw the tree: what is unlocked, open, locked",
+    "site": "write the tree as pages: lessons, map, glossary, search",
     "unlock": "verify the four unlock rules",
     "mutants": "try a technology's tests on mechanical mutants of it",
     "figure": "run a technology's experiment and draw its figure",

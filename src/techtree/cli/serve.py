@@ -1,4 +1,4 @@
-"""`techtree serve`: a model behind HTTP, for the editors on this machine."""
+"""`techtree serve`: a model behind HTTP, for the editors on this machine, and the tree as pages."""
 
 import json
 import sys
@@ -11,11 +11,20 @@ from pathlib import Path
 class Config:
     """Serve a model to an editor over HTTP, on this machine only, until Ctrl-C.
 
-    It answers POST /infill as llama.cpp's server does, so llama.vim and llama.vscode can use it.
+    It answers POST /infill as llama.cpp's server does, so llama.vim and llama.vscode can use it. A browser
+    finds the tree there, as pages; in a learner's workspace with the learner's states, unless there is a key.
     """
 
     model: Path | None = None
     """The model's folder, runs/NAME/model, or a GGUF file; the newest finished run when left out."""
+
+    memory: bool = True
+    """Whether what stood before, in the text at hand and in a repository, is mixed into the model's scores
+    where it fills in. It stays on this machine."""
+
+    repository: Path | None = None
+    """The folder whose files are remembered; the git repository that the current folder lies in, when left
+    out and there is one."""
 
     host: str = "127.0.0.1"
     """Where to listen. Anything but this machine itself needs --api-key."""
@@ -37,17 +46,35 @@ def run(config: Config) -> int:
     listener, address = open_socket(config.host, config.port, config.api_key)
     with listener:
         from techtree.engines.torch_engine import TorchEngine
+        from techtree.lm.memory.files import repository_of
         from techtree.serve.app import create_app
         from techtree.serve.log import log_to
 
-        engine = TorchEngine.load(folder)
+        root = (config.repository or repository_of(Path.cwd())) if config.memory else None
+        engine = TorchEngine.load(folder, remembers=config.memory, repository=root)
         log_to(sys.stderr)
         print(f"serving {folder} (context of {engine.context_length} tokens)")
-        print(greeting(address.url, config.api_key), flush=True)
         stopping = threading.Event()
-        serve(create_app(engine, address, config.api_key, stopping), listener, stopping)
+        if engine.memory is not None and (files := engine.memory.repository) is not None:
+            print(f"remembering {files.n_files:,} files of {files.root}")
+            threading.Thread(target=files.follow, args=(stopping,), daemon=True).start()
+        print(greeting(address.url, config.api_key), flush=True)
+        serve(
+            create_app(engine, address, config.api_key, stopping, _pages(config.api_key)), listener, stopping
+        )
     print("stopped")
     return 0
+
+
+def _pages(api_key: str | None):
+    """Return what a browser is shown."""
+    from techtree.learn import workspace
+    from techtree.serve.pages import Pages
+    from techtree.tree.graph import load_tree
+
+    here, tree = Path.cwd(), load_tree()
+    # With a key the server may be open to others, and the pages need none: they say nothing of the learner.
+    return Pages(tree, lambda: workspace.find(here, tree) if api_key is None else None)
 
 
 def greeting(url: str, api_key: str | None) -> str:
@@ -62,6 +89,7 @@ def greeting(url: str, api_key: str | None) -> str:
     return "\n".join(
         [
             f"listening at {url}; Ctrl-C stops it",
+            f"the tree as pages: {url}/",
             "",
             "llama.vim, in your vimrc:",
             f"  let g:llama_config = {{{vim}}}",

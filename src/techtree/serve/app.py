@@ -4,6 +4,7 @@ POST /infill                   what stands between a prefix and a suffix (see `i
 POST /v1/completions           what follows a prompt (see `completions_dialect`)
 GET  /health                   {"status":"ok"}
 GET  /v1/models, /models       the one model
+GET  /, /tech/rope.html, ...   the tree as pages (see `pages`)
 """
 
 import json
@@ -26,6 +27,7 @@ from techtree.serve.body import read_object
 from techtree.serve.errors import ApiError, error_object, error_response
 from techtree.serve.guard import Address, Guard
 from techtree.serve.infill_dialect import InfillCall, answer, last_piece, parse_call, piece
+from techtree.serve.pages import Pages
 from techtree.serve.running import Runner
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def create_app(
     address: Address | None = None,
     api_key: str | None = None,
     stopping: threading.Event | None = None,
+    pages: Pages | None = None,
 ) -> ASGIApp:
     """Return the application.
 
@@ -49,6 +52,8 @@ def create_app(
         What requests must give, if anything.
     stopping
         Set by whoever stops the server: answers under way then end with what they have.
+    pages
+        What a browser is shown; nothing when left out.
     """
     routes = Routes(engine, Runner(engine, stopping or threading.Event()))
     app = Starlette(
@@ -68,7 +73,10 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
-    return Guard(app, address or Address(), api_key)
+    if pages is None:
+        return Guard(app, address or Address(), api_key)
+    app.router.default = pages
+    return Guard(app, address or Address(), api_key, pages.has)
 
 
 class Routes:

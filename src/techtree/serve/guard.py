@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -97,12 +98,21 @@ class Guard:
         Where the server listens.
     api_key
         What ``Authorization: Bearer`` must give, on all but `OPEN_PATHS`; None for nothing.
+    is_open
+        Tells of a path whether it needs no key either: a browser cannot give one.
     """
 
-    def __init__(self, app: ASGIApp, address: Address, api_key: str | None):
+    def __init__(
+        self,
+        app: ASGIApp,
+        address: Address,
+        api_key: str | None,
+        is_open: Callable[[str], bool] = OPEN_PATHS.__contains__,
+    ):
         self._app = app
         self._address = address
         self._api_key = api_key
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer with 401 or 403."""
@@ -128,7 +138,7 @@ class Guard:
             scheme, _, authority = origin.partition("://")
             if scheme != "http" or not self._address.is_meant_by(authority):
                 raise ApiError(403, f"web pages of {origin} may not use this server: only programs may")
-        if self._api_key is None or path in OPEN_PATHS:
+        if self._api_key is None or path in OPEN_PATHS or self._is_open(path):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Starlette decodes headers as Latin-1; that gives the bytes back.

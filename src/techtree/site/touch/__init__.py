@@ -1,0 +1,1 @@
+"""The figures to touch: a script for each, and its data, computed by the lesson's own NumPy."""

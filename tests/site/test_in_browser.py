@@ -1,0 +1,239 @@
+"""The pages in a real Chromium: no errors, no request to elsewhere, at every width, and by keyboard."""
+
+import os
+import shutil
+import threading
+
+import pytest
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("TECHTREE_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium"),
+    # Playwright's own event loop leaves a socket for the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WIDTHS = (320, 390, 1440)
+PAGES = (
+    "index.html",
+    "glossary.html",
+    "era/transformer.html",
+    "tech/rope.html",
+    "tech/bpe.html",
+    "tech/llama_block.html",
+    "tech/fim.html",
+    "product/lm.model.rope.py.html",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright_api.sync_playwright() as playwright:
+        # A container without user namespaces runs as root, where Chromium wants this.
+        arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page in a window of its own, and all that went wrong in it."""
+
+    def __init__(self, chromium, base: str, **settings):
+        self.context = chromium.new_context(**settings)
+        self.base = base
+        self.problems: list[str] = []
+        self.page = self.context.new_page()
+        self.page.on("console", lambda said: self.problems.append(f"console: {said.text}"))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("requestfailed", self._failed)
+        self.page.on("request", self._asked)
+
+    def _failed(self, request) -> None:
+        # What is still under way when the next page is opened is given up.
+        if request.failure != "net::ERR_ABORTED":
+            self.problems.append(f"failed: {request.url} {request.failure}")
+
+    def _asked(self, request) -> None:
+        if not request.url.startswith(self.base):
+            self.problems.append(f"elsewhere: {request.url}")
+
+    def open(self, name: str) -> None:
+        self.page.goto(f"{self.base}/{name}", wait_until="load")
+
+    def overflow(self) -> list[str]:
+        """Return what makes the page wider than the window."""
+        return self.page.evaluate(
+            """() => {
+                const wide = document.documentElement.scrollWidth > innerWidth;
+                if (!wide) return [];
+                return [...document.querySelectorAll('body *')]
+                    .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+                    .map(e => e.tagName + '.' + e.className).slice(0, 5).concat(['wide']);
+            }"""
+        )
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def file_base(folder) -> str:
+    return folder.resolve().as_uri()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_from_the_file_system(chromium, file_base, width, scheme, scripts):
+    visit = Visit(
+        chromium,
+        file_base,
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        java_script_enabled=scripts,
+    )
+    for name in PAGES:
+        visit.open(name)
+        if scripts:
+            assert visit.overflow() == [], (name, width)
+    assert visit.problems == []
+    visit.close()
+
+
+def test_the_search_from_the_file_system(chromium, file_base):
+    visit = Visit(chromium, file_base, viewport={"width": 1440, "height": 900})
+    visit.open("tech/rope.html")
+    page = visit.page
+    page.keyboard.press("/")
+    page.keyboard.type("slow pai")
+    page.wait_for_selector("#found li")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/tech/*#*")
+    assert not page.is_visible("#found")
+    assert visit.problems == []
+    page.keyboard.press("/")
+    page.keyboard.type("wavelength")
+    page.wait_for_selector("#found li")
+    assert "Rotary positions" in page.inner_text("#found")
+    page.fill("#search", "xylophone")
+    page.wait_for_function("document.querySelector('#found-count').textContent === 'Nothing found'")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#found-count.none")
+    visit.close()
+
+
+def test_a_question_keeps_its_answer_until_it_was_tried(chromium, file_base):
+    visit = Visit(chromium, file_base, viewport={"width": 390, "height": 800})
+    visit.open("tech/rope.html")
+    question = visit.page.locator("#question-1")
+    answer = question.locator("details")
+    assert not answer.is_visible()
+    question.get_by_role("button", name="Compare").click()
+    assert not answer.is_visible()
+    question.locator("textarea").fill("They are not compared.")
+    question.get_by_role("button", name="Compare").click()
+    assert answer.is_visible()
+    assert answer.locator("p").is_visible()
+    question.get_by_role("button", name="Yes").click()
+    assert "knew 1" in visit.page.inner_text("#tally")
+    visit.page.reload()
+    assert "You knew it" in question.inner_text()
+    assert not answer.is_visible()
+    visit.close()
+
+
+def test_without_scripts_an_answer_unfolds(chromium, file_base):
+    visit = Visit(chromium, file_base, java_script_enabled=False)
+    visit.open("tech/rope.html")
+    question = visit.page.locator("#question-1")
+    assert not question.locator("details p").is_visible()
+    question.locator("summary").click()
+    assert question.locator("details p").is_visible()
+    assert visit.page.locator("#search").count() == 0
+    visit.close()
+
+
+def test_links_and_controls_are_reached_by_keyboard(chromium, file_base):
+    visit = Visit(chromium, file_base, viewport={"width": 1440, "height": 900})
+    visit.open("index.html")
+    page = visit.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    reached = set()
+    for _ in range(260):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('href') || document.activeElement.id"))
+    assert {"tech/rope.html", "era/assistant.html", "glossary.html", "search"} <= reached
+    visit.close()
+
+
+def test_formulas_have_the_height_of_their_brackets(chromium, file_base):
+    """Without the font a bracket around a fraction stays small."""
+    visit = Visit(chromium, file_base, viewport={"width": 1440, "height": 900})
+    visit.open("tech/rope.html")
+    visit.page.evaluate("document.fonts.ready")
+    heights = visit.page.evaluate(
+        """() => [...document.querySelectorAll('.formula')].map(f => Math.max(...[...f.querySelectorAll('mo')]
+            .filter(m => m.textContent === '(').map(m => m.getBoundingClientRect().height), 0))"""
+    )
+    assert visit.page.evaluate("[...document.fonts].some(f => f.status === 'loaded')")
+    assert max(heights) > 32
+    visit.close()
+
+
+def test_axe_finds_nothing_serious(chromium, file_base):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = []
+    for width, scheme in ((1440, "light"), (390, "dark")):
+        visit = Visit(chromium, file_base, viewport={"width": width, "height": 900}, color_scheme=scheme)
+        for name in PAGES:
+            visit.open(name)
+            result = axe.Axe().run(visit.page)
+            found += [
+                (name, scheme, each["id"], [node["target"] for node in each["nodes"][:3]])
+                for each in result.response["violations"]
+                if each["impact"] in ("serious", "critical")
+            ]
+        visit.close()
+    assert found == []
+
+
+@pytest.fixture(scope="module")
+def served(tree):
+    """The address of a server whose engine needs no model."""
+    pytest.importorskip("uvicorn")
+    from serve.loopback import FakeEngine
+    from techtree.serve.app import create_app
+    from techtree.serve.listening import Server, open_socket
+    from techtree.serve.pages import Pages
+
+    listener, address = open_socket("127.0.0.1", 0, None)
+    stopping = threading.Event()
+    server = Server(create_app(FakeEngine(), address, None, stopping, Pages(tree, lambda: None)), stopping)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield address.url
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_from_the_server(chromium, served, width):
+    """A violation of the policy is told on the console."""
+    visit = Visit(chromium, served, viewport={"width": width, "height": 900})
+    for name in PAGES:
+        visit.open(name)
+        assert visit.overflow() == [], (name, width)
+    visit.open("tech/rope.html")
+    assert visit.page.evaluate("document.querySelector('figure img').naturalWidth") > 0
+    visit.page.fill("#search", "softmax")
+    visit.page.wait_for_selector("#found li")
+    assert visit.problems == []
+    visit.close()
