@@ -126,6 +126,32 @@ def test_how_many_lines():
     assert shown("f(", "\n    x,\n", ")", lines="multiple") == "\n    x,\n"
 
 
+@pytest.mark.parametrize(
+    ("before", "raw", "expected"),
+    [
+        ("x = 1\n", "a()\na()\na()\n", "a()"),
+        ("x = 1\n", "a()\nb()\na()\nb()\nc()\n", "a()\nb()"),
+        ("a()\nb()\n", "a()\nb()\na()\n", ""),
+        ("a()\nb()\na()\n", "b()\nc()", "b()\nc()"),  # the user has begun to say it again
+        ("a = 1\na = ", "1\n", "1"),
+        ("def f():\n    ", "a()\n    a()", "a()"),
+        ("x = 1\n", "a(\n    1,\n)\nb(\n    2,\n)\n", "a(\n    1,\n)\nb(\n    2,\n)"),
+        ("x = [\n", "    (1),\n    ),\n    ),\n", "    (1),\n    ),\n    ),"),  # no letter, no digit
+        ("", "".join(f"f({n})\n" for n in range(40)), "".join(f"f({n})\n" for n in range(40)).rstrip()),
+    ],
+)
+def test_lines_that_come_a_second_time_are_no_answer(before, raw, expected):
+    assert shown(before, raw, "") == expected
+    now = [shown_text(raw[:n], Place(before, "")) for n in range(len(raw) + 1)]
+    assert now[-1].is_over == (expected != raw.rstrip() and raw.endswith("\n") and expected != "1")
+
+
+def test_eight_lines_may_come_again_and_that_is_seen():
+    block = "".join(f"f({n})\n" for n in range(8))
+    assert shown("", block * 2, "") == block.rstrip()
+    assert shown("x\n", f"y\n{block}" * 2, "") == f"y\n{block}".rstrip() + f"\ny\n{block}".rstrip()
+
+
 def test_text_in_doubt_is_held_back():
     place = Place("def f(x):\n    ", "\n    return y\n")
     pieces = [
@@ -176,7 +202,10 @@ PARTS = st.sampled_from(
         "\t",
     ]
 )
-TEXTS = st.lists(PARTS, max_size=14).map("".join)
+REPEATED = st.tuples(st.lists(PARTS, max_size=4).map("".join), st.integers(1, 3)).map(
+    lambda it: it[0] * it[1]
+)
+TEXTS = st.lists(PARTS, max_size=14).map("".join) | st.lists(REPEATED, max_size=4).map("".join)
 AROUND = st.lists(PARTS, max_size=6).map("".join)
 
 

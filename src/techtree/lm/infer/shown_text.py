@@ -14,6 +14,10 @@ from typing import Literal
 
 Lines = Literal["auto", "single", "multiple"]
 
+LONGEST_LOOP = 8
+"""Lines that come a second time right after the first. People write so once in 10,000 lines of the standard
+library; a small model, once it has begun, goes on so until the limit."""
+
 _BRACKETS = ("()", "[]", "{}")
 _QUOTES = "\"'"
 
@@ -34,6 +38,8 @@ class Place:
     """Whether nothing but the stop strings shapes the text."""
     line_before: str = field(init=False)
     """The cursor's line, left of the cursor."""
+    lines_before: Sequence[str] = field(init=False)
+    """Some lines before that one."""
     line_after: str = field(init=False)
     """The cursor's line, right of the cursor."""
     next_line: str = field(init=False)
@@ -41,11 +47,12 @@ class Place:
 
     def __post_init__(self):
         """Find the lines."""
-        before = self.prefix.rsplit("\n", 1)[-1]
+        *earlier, before = self.prefix.rsplit("\n", LONGEST_LOOP + 1)[-LONGEST_LOOP - 1 :]
         after, *below = self.suffix.split("\n")
         # With only indentation left of the cursor, whole lines are inserted above the cursor's.
         following = below if before.strip() else [before + after, *below]
         object.__setattr__(self, "line_before", before)
+        object.__setattr__(self, "lines_before", [line.rstrip() for line in earlier])
         object.__setattr__(self, "line_after", after.rstrip())
         object.__setattr__(self, "next_line", next((line.rstrip() for line in following if line.strip()), ""))
 
@@ -89,10 +96,14 @@ def shown_text(raw: str, place: Place, end: Literal["open", "complete", "cut"] =
     if place.is_raw:
         return Shown(text, is_over, word)
     text = _without_doubled_space(text, place)
-    for rule in (_first_line, _inside_block, _before_next_line):
+    for rule in (_first_line, _inside_block, _before_next_line, _before_loop):
         cut = rule(text, place)
         if cut is not None:
             text, is_over, word = cut, True, ""
+    if end == "open" and not is_over:
+        text = _without_begun_loop(text, place)
+    elif (cut := _before_loop(f"{text}\n", place)) is not None:
+        text = cut
     return Shown(_tail_settled(text, place, "complete" if is_over else end), is_over, word)
 
 
@@ -167,6 +178,43 @@ def _before_next_line(text: str, place: Place) -> str | None:
         if ("" if i else place.line_before) + line.rstrip() == place.next_line:
             return "\n".join(lines[:i]).rstrip()
     return None
+
+
+def _before_loop(text: str, place: Place) -> str | None:
+    """Cut before whole lines that say once more what the lines before them say."""
+    lines, n_before, first = _all_lines(text, place)
+    for end in range(first + 1, len(lines)):
+        for period in range(1, min(LONGEST_LOOP, end - first, end // 2) + 1):
+            start = end - period
+            if lines[start:end] == lines[start - period : start] and _says_something(lines[start:end]):
+                return "\n".join(text.split("\n")[: start - n_before]).rstrip()
+    return None
+
+
+def _without_begun_loop(text: str, place: Place) -> str:
+    """Drop the lines at the end that say once more, as far as they go, what the lines before them say."""
+    lines, n_before, first = _all_lines(text, place)
+    last = len(lines) - 1
+    starts = [
+        start
+        for period in range(1, LONGEST_LOOP + 1)
+        for start in range(max(first, period, last - period + 1), last + 1)
+        if lines[start:last] == lines[start - period : last - period]
+        and lines[last - period].startswith(lines[last])
+        and _says_something(lines[start - period : start])
+    ]
+    return "\n".join(text.split("\n")[: min(starts) - n_before]) if starts else text
+
+
+def _all_lines(text: str, place: Place) -> tuple[list[str], int, int]:
+    """Return the lines before the text, and its own; how many the former are; the first one written whole."""
+    written = [line.rstrip() for line in f"{place.line_before}{text}".split("\n")]
+    n_before = len(place.lines_before)
+    return [*place.lines_before, *written], n_before, n_before + bool(place.line_before.strip())
+
+
+def _says_something(lines: Sequence[str]) -> bool:
+    return any(character.isalnum() for line in lines for character in line)
 
 
 def _tail_settled(text: str, place: Place, end: Literal["open", "complete", "cut"]) -> str:
