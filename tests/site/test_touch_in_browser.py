@@ -29,7 +29,8 @@ PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src file:; style-src file:; font-src file:">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; script-src file:; style-src file:; font-src file:">
 <title>A figure</title>
 <link rel="stylesheet" href="{site}">
 <link rel="stylesheet" href="{folder}/touch.css">
@@ -114,11 +115,16 @@ def test_by_keyboard_alone_at_every_width(chromium, file, scheme):
                     .map((e) => `${e.tagName}.${e.getAttribute('class')}: ${e.textContent.slice(0, 40)}`)"""
         )
         assert wide == [], width
-        right = page.evaluate("document.querySelector('.touch').getBoundingClientRect().right")
-        texts = page.locator(".touch svg text").evaluate_all(
-            "texts => texts.map(text => [text.textContent, text.getBoundingClientRect().right])"
+        outside = page.evaluate(
+            """() => {
+                const box = document.querySelector('.touch').getBoundingClientRect();
+                return [...document.querySelectorAll('.touch svg *')].filter((e) => {
+                    const own = e.getBoundingClientRect();
+                    return own.left < box.left - 1 || own.right > box.right + 1;
+                }).map((e) => `${e.tagName}: ${e.textContent}`);
+            }"""
         )
-        assert [text for text in texts if text[1] > right + 1] == []
+        assert outside == [], width
     assert problems == []
     found = axe_api.Axe().run(page).response["violations"]
     assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []

@@ -34,6 +34,11 @@ def test_top_k_keeps_the_most_probable():
     close(distribution(LOGITS, SamplingParams(temperature=1, top_k=2)), [2 / 3, 1 / 3, 0, 0, 0])
 
 
+def test_with_top_p_1_all_stay():
+    logits = torch.tensor([60.0, *[0.0] * 99])  # beside the first, rounding hides the others
+    assert (distribution(logits, SamplingParams(temperature=20, top_p=1.0)) > 0).all()
+
+
 @pytest.mark.parametrize(
     ("top_p", "n_kept"), [(0.0, 1), (0.4, 1), (0.51, 2), (0.74, 2), (0.8, 3), (0.96, 4), (1.0, 5)]
 )

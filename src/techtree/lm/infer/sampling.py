@@ -65,7 +65,9 @@ def distribution(logits: Float[Tensor, " V"], params: SamplingParams) -> Float[T
         kept, tokens = kept[: params.top_k], tokens[: params.top_k]
     p = torch.softmax(kept, dim=0)
     # A token stays if those before it have not reached top_p yet; so the first one always stays.
-    is_kept = (p.cumsum(0) - p < params.top_p) & (p >= params.min_p * p[0])
+    is_kept = p >= params.min_p * p[0]
+    if params.top_p < 1:  # else the rest would be lost whose share rounding hides
+        is_kept &= p.cumsum(0) - p < params.top_p
     is_kept[0] = True
     # The largest is subtracted first: a tiny temperature must not overflow.
     sharpened = torch.softmax((kept[is_kept] - kept[0]) / params.temperature, dim=0)

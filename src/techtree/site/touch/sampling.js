@@ -33,7 +33,8 @@
   function draw(state, data, width) {
     const plain = probabilities(data.logits, 1, 0, 1);
     const now = current(state, data);
-    const [left, right, row] = [96, 52, 19];
+    const left = Math.max(...data.tokens.map((token) => token.length)) * 7.6 + 10;
+    const [right, row] = [52, 19];
     const most = Math.max(...plain, ...now);
     const nodes = [];
     data.tokens.forEach((token, i) => {
