@@ -74,6 +74,13 @@ def test_a_formula_that_cannot_be_rendered_is_an_error(formula):
         markup.markdown(formula)
 
 
+def test_spaces_of_formulas_become_classes():
+    assert 'class="pulled"' in markup.math(r"\mathrm{f}\!\left( x \right)")
+    cases = markup.math(r"\begin{cases} a & b \\ c & d \end{cases}")
+    assert 'class="left' in cases
+    assert " style=" not in cases
+
+
 def test_html_in_markdown_is_shown_and_not_obeyed():
     assert "<script>" not in markup.markdown("a <script>alert(1)</script>")
     assert "&lt;b&gt;" in markup.markdown("`<b>`")
@@ -136,6 +143,16 @@ def test_a_docstring_is_shown_in_its_parts():
     assert "<code>a</code> and &lt;b&gt;" in shown
     assert "<dt><code>a, b</code></dt><dd>Finite.</dd>" in shown
     assert '<p class="head">Examples</p><pre' in shown
+
+
+def test_a_list_and_more_of_a_meaning_in_a_docstring():
+    shown = docstring.docstring_html(
+        "Check.\n\nParameters\n----------\n"
+        "x\n    One of these.\n\n    - ``a``, or\n      what follows;\n    - b.\n\n"
+        "Returns\n-------\nfloat"
+    )
+    assert '<div class="more"><ul><li><code>a</code>, or what follows;</li><li>b.</li></ul></div>' in shown
+    assert "<dl><dt><code>float</code></dt><dd></dd></dl>" in shown
 
 
 def test_mistakes_are_sentences(tree):

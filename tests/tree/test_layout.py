@@ -12,6 +12,7 @@ from techtree.tree.ordering import ordered_rows, read_order, search
 from techtree.tree.technology import Requirement, Technology
 
 TREE = load_tree()
+PLACED = layout(TREE)
 
 
 def runs_through(line, corner):
@@ -24,7 +25,7 @@ def runs_through(line, corner):
 
 def test_every_edge_is_drawn_from_box_to_box():
     """Following a technology's lines down from its box leads to exactly those that stand on it."""
-    placed = layout(TREE)
+    placed = PLACED
     for tech in TREE.technologies:
         pieces = [line.points for line in placed.lines if line.tech == tech.id]
         x, y = placed.boxes[tech.id]
@@ -47,7 +48,7 @@ def test_every_edge_is_drawn_from_box_to_box():
 
 def test_a_line_says_where_it_leads():
     """Lit are the lines from a box down to those that stand on it, and no other branch of a trunk."""
-    placed = layout(TREE)
+    placed = PLACED
     for tech in TREE.technologies:
         lines = [line for line in placed.lines if line.tech == tech.id]
         for line in lines:
@@ -60,7 +61,7 @@ def test_a_line_says_where_it_leads():
 
 
 def test_no_line_runs_through_a_box_and_no_boxes_overlap():
-    placed = layout(TREE)
+    placed = PLACED
     for line in placed.lines:
         for piece in itertools.pairwise(line.points):
             assert not [name for name, corner in placed.boxes.items() if runs_through(piece, corner)], line
@@ -69,7 +70,7 @@ def test_no_line_runs_through_a_box_and_no_boxes_overlap():
 
 
 def test_lines_of_different_technologies_lie_nowhere_on_each_other():
-    placed = layout(TREE)
+    placed = PLACED
     pieces = [
         (line.tech, *sorted(piece)) for line in placed.lines for piece in itertools.pairwise(line.points)
     ]
@@ -82,7 +83,7 @@ def test_lines_of_different_technologies_lie_nowhere_on_each_other():
 
 def test_few_lines_cross():
     """Graphviz's dot draws this graph with 58, and with 66 where the eras are bands."""
-    placed = layout(TREE)
+    placed = PLACED
     assert placed.crossings() <= 50
     assert placed.crossings() == crossings_of_paths(placed)
 
@@ -107,11 +108,11 @@ def test_the_map_is_laid_out_within_three_seconds():
 
 def test_the_picture_fits_the_width_of_a_readme():
     """A code host shows 830 to 900 pixels: the names, of 12 pixels, shrink by a tenth at most."""
-    assert layout(TREE).width <= 900
+    assert PLACED.width <= 900
 
 
 def test_what_stands_on_something_lies_below_it():
-    placed = layout(TREE)
+    placed = PLACED
     for tech in TREE.technologies:
         for need in tech.requires:
             assert placed.boxes[need.tech][1] + BOX_HEIGHT < placed.boxes[tech.id][1]
@@ -128,7 +129,7 @@ def test_a_new_technology_moves_next_to_nothing(era):
     for old, now in zip(rows, after, strict=True):
         boxes = [name for name, is_box in now.slots if is_box and name != "newcomer"]
         assert boxes == [name for name, is_box in old.slots if is_box]
-    placed, before = layout(larger), layout(TREE)
+    placed, before = layout(larger), PLACED
     assert "newcomer" in placed.boxes
     place = BOX_WIDTH + GAP
     moved = [name for name, (x, _) in before.boxes.items() if abs(placed.boxes[name][0] - x) > place]

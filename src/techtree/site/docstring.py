@@ -101,15 +101,19 @@ def docstring_html(text: str) -> Markup:
         elif all(line.startswith("    ") for line in lines):
             parts.append(str(code(textwrap.dedent("\n".join(lines)), "text")))
         else:
-            parts.append(_paragraph(lines))
+            parts.append(_prose(lines))
     return Markup("".join(parts))
 
 
-def _paragraph(lines: list[str]) -> str:
-    """Return a paragraph; one that introduces a table or a list by indented lines keeps those lines."""
-    if any(line.startswith("  ") for line in lines[1:]) or any(
-        line.lstrip().startswith("- ") for line in lines
-    ):
+def _prose(lines: list[str]) -> str:
+    """Return a paragraph, or a list where lines begin with a dash; lines that are set in stay lines."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("- ")]
+    if starts:
+        before = f"<p>{_words(' '.join(lines[: starts[0]]))}</p>" if starts[0] else ""
+        ends = [*starts[1:], len(lines)]
+        items = [" ".join(line.strip() for line in lines[a:b])[2:] for a, b in zip(starts, ends, strict=True)]
+        return f"{before}<ul>{''.join(f'<li>{_words(item)}</li>' for item in items)}</ul>"
+    if any(line.startswith("  ") for line in lines[1:]):
         return f"<p>{'<br>'.join(_words(line) for line in lines)}</p>"
     return f"<p>{_words(' '.join(lines))}</p>"
 
@@ -121,7 +125,9 @@ def _blocks(text: str) -> list[str]:
 
 
 def _entries(lines: list[str]) -> str:
-    """Return names and what they mean as a list."""
+    """Return names and what they mean as a list; more of a meaning, after an empty line, as prose."""
+    if all(line.startswith(" ") for line in lines):
+        return f'<div class="more">{_prose(textwrap.dedent(chr(10).join(lines)).splitlines())}</div>'
     parts: list[str] = []
     meaning: list[str] = []
 

@@ -71,6 +71,7 @@ _STYLES = {
     "padding-right: 0": "tight-right",
     "padding-left: 1em": "wide-left",
     "padding-right: 0.1667em": "thin-right",
+    "margin-left: -0.1667em": "pulled",
     "justify-items: start": "",
     "justify-items: end": "",
 }
@@ -78,6 +79,7 @@ _STYLES = {
 
 
 def _classes(style: str, latex: str) -> str:
+    style = re.sub(r"\d+\.\d+", lambda number: f"{round(float(number[0]), 4):g}", style)
     parts = [re.sub(r":\s*", ": ", part.strip()) for part in style.split(";") if part.strip()]
     unknown = [part for part in parts if part not in _STYLES]
     if unknown:

@@ -19,6 +19,7 @@ from techtree.site import content, glossary, search, touchable
 from techtree.site.docstring import docstring_html, pieces
 from techtree.site.highlight import highlighted
 from techtree.site.markup import code, inline, markdown, plain
+from techtree.tree import drawing
 from techtree.tree.certificate import certificates, read_certificates, state
 from techtree.tree.graph import Tree
 from techtree.tree.technology import Technology
@@ -86,7 +87,7 @@ class Site:
         self._makers: dict[str, Callable[[], str | bytes]] = {
             "index.html": self._index,
             "glossary.html": self._glossary,
-            "assets/map.css": lambda: touchable.map_css(self.tree),
+            "assets/map.css": lambda: drawing.map_css(self.tree),
             "assets/search-index.js": lambda: search.index(self.tree, self._lessons),
         }
         for era in tree.eras:
@@ -163,10 +164,13 @@ class Site:
             tree=tree,
             by_era=[(era, [t for t in tree.technologies if t.era == era.id]) for era in tree.eras],
             following=[(tech, tree.leads_to(tech.id)) for tech in following],
+            stale=[tech for tech in tree.technologies if self.states[tech.id] == "stale"]
+            if self.mine
+            else [],
             n_unlocked=n_unlocked,
             n_written=len(tree.written),
             map=Markup(touchable.map_of(tree, self.states)),
-            signs=[(Markup(touchable.sign(name)), words) for name, words in STATES.items() if name in seen],
+            signs=[(Markup(drawing.sign(name)), words) for name, words in STATES.items() if name in seen],
         )
 
     def _era(self, era) -> str:

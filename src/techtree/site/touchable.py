@@ -14,23 +14,8 @@ FOLDER = Path(__file__).parent / "touch"
 
 
 def map_of(tree: Tree, states: Mapping[str, str]) -> str:
-    """Return the map as SVG, its boxes linked."""
-    linked = getattr(drawing, "svg", None)
-    if linked is None:
-        return drawing.picture(tree, states)
-    return linked(tree, states, lambda tech: f"tech/{tech.id}.html")
-
-
-def map_css(tree: Tree) -> str:
-    """Return the style sheet of the map: its colours, and what is lit when a box is in focus."""
-    made = getattr(drawing, "map_css", None)
-    return "" if made is None else made(tree)
-
-
-def sign(state: str) -> str:
-    """Return the sign of a state as the map draws it."""
-    made = getattr(drawing, "sign", None)
-    return f'<span class="swatch {state}"></span>' if made is None else made(state)
+    """Return the map as SVG, its boxes and the names of its eras linked."""
+    return drawing.svg(tree, states, lambda tech: f"tech/{tech.id}.html", lambda era: f"era/{era}.html")
 
 
 def assets() -> dict[str, Path]:

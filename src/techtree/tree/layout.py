@@ -323,7 +323,11 @@ def _draw_lines(tree: Tree, found: Layout, rows: Sequence[Row], xs: Sequence[dic
 
 
 def _searched(tree: Tree, seed: int) -> tuple[int, list[Row]]:
+    """Search an order in which the tree begins at the left, where a narrow window shows it."""
     rows = search(tree, n_moves=1200, seed=seed)
+    placed = _laid_out(tree, rows)
+    if placed.boxes[tree.technologies[0].id][0] > placed.width / 2:
+        rows = [Row(row.era, row.slots[::-1]) for row in rows]
     return _laid_out(tree, rows).crossings(), rows
 
 

@@ -85,7 +85,7 @@
         high: 4,
         truth: score(data.q, data.k, 107, 103, 10_000),
         then: { position: 107 },
-        because: "Both hands of a dial turn by the same angle, so the angle between them stays, and with it the score. Change the distance, and it does not.",
+        because: "Both hands of a dial turn by the same angle, so the angle between them stays, and with it the score. Another distance gives another score.",
       };
     },
     controls: () => [

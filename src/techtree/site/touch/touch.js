@@ -29,26 +29,26 @@ var touch = (function () {
   }
 
   /* A slider with its name and its value. `show` turns the position into what is displayed. */
-  function slider({ name, min, max, step = 1, value, show = number, change }) {
-    const input = html("input", { type: "range", min, max, step, value });
-    const output = html("output", {}, show(Number(value)));
+  function slider({ key, name, min, max, step = 1, value, show = number, change }) {
+    const id = `touch-${key}`;
+    const input = html("input", { id, type: "range", min, max, step, value });
+    const output = html("output", { for: id }, show(Number(value)));
     input.addEventListener("input", () => {
       output.textContent = show(Number(input.value));
       input.setAttribute("aria-valuetext", output.textContent);
       change(Number(input.value));
     });
     input.setAttribute("aria-valuetext", output.textContent);
-    return html("label", { class: "touch-slider" }, html("span", {}, name), input, output);
+    return html("div", { class: "touch-slider" }, html("label", { for: id }, name), input, output);
   }
 
   /* A few named possibilities, of which one holds. */
-  function choice({ name, options, value, change }) {
-    const group = `touch-${name.replace(/\W+/g, "-")}`;
+  function choice({ key: group, name, options, value, change }) {
     const buttons = options.map(([key, words]) =>
       html(
         "label",
         {},
-        html("input", { type: "radio", name: group, value: key, checked: key === value, onchange: () => change(key) }),
+        html("input", { type: "radio", name: `touch-${group}`, value: key, checked: key === value, onchange: () => change(key) }),
         words,
       ),
     );
