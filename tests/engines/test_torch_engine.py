@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from techtree.engines.engine import Chunk, Engine, InfillRequest
+from techtree.engines.engine import ChatRequest, Chunk, Engine, InfillRequest, Message
 from techtree.errors import InputError
 
 torch = pytest.importorskip("torch")
@@ -50,6 +50,72 @@ def test_it_answers(engine):
     assert result.prompt_ms > 0
     assert result.predicted_ms > 0
     assert not result.is_truncated
+
+
+CHAT = (Message("user", "hello<|endoftext|>"),)
+
+
+@pytest.fixture(scope="module")
+def chatting_folder(tiny_model, tiny_tokenizer, tmp_path_factory):
+    """The tiny model with a template for chats."""
+    from techtree.lm.formats.huggingface import save_pretrained
+
+    folder = tmp_path_factory.mktemp("chats") / "tiny"
+    save_pretrained(folder, tiny_model, tiny_tokenizer)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<file_sep>{{ m.role }}:{{ m.content }}<|endoftext|>{% endfor %}a:"
+    )
+    return folder
+
+
+def test_a_chat(chatting_folder):
+    from techtree.engines.torch_engine import TorchEngine
+
+    engine = TorchEngine.load(chatting_folder)
+    assert engine.chat_text(CHAT) == "<file_sep>user:hello<|endoftext|><|endoftext|>a:"
+    pieces = []
+    result = engine.chat(ChatRequest(CHAT, max_tokens=8), on_text=pieces.append)
+    assert "".join(pieces) == result.text != ""
+    n_plain = len(engine.tokenize("hello<|endoftext|>")) - len(engine.tokenize("hello"))
+    assert n_plain > 1  # the name of a mark in a message is text
+    assert result.n_prompt == 2 + sum(map(len, map(engine.tokenize, ("user:hello<|endoftext|>", "a:"))))
+    assert engine.chat(ChatRequest(CHAT, max_tokens=8)).text == result.text
+    with pytest.raises(InputError, match="fewer than 128 tokens"):
+        engine.chat(ChatRequest((Message("user", "long " * 200),)))
+
+
+def test_a_model_without_a_template_holds_no_chat(engine):
+    with pytest.raises(InputError, match="no chat template"):
+        engine.chat(ChatRequest(CHAT))
+
+
+def test_how_likely_each_token_was(engine, tiny_model):
+    """Beside the model itself, run over the text once more."""
+    tokens = []
+    request = InfillRequest("x = ", max_tokens=6, is_raw=True, n_top=3)
+    result = engine.infill(request, on_token=tokens.append)
+    assert b"".join(token.data for token in tokens).decode() == result.text
+    assert [token.start for token in tokens] == [
+        len(b"".join(token.data for token in tokens[:i]).decode()) for i in range(len(tokens))
+    ]
+    prompt = engine.tokenize("x = ")
+    written = [engine.tokenize(token.data.decode()) for token in tokens]
+    assert all(len(ids) == 1 for ids in written)
+    ids = [*prompt, *(i for one in written for i in one)]
+    expected = torch.log_softmax(tiny_model(torch.tensor([ids]))[0].detach(), dim=-1)
+    for i, token in enumerate(tokens):
+        row = expected[len(prompt) + i - 1]
+        # In float32 here, and within the engine in another order.
+        assert token.logprob == pytest.approx(float(row[ids[len(prompt) + i]]), abs=1e-3)
+        assert [one.logprob for one in token.top] == pytest.approx(row.topk(3).values.tolist(), abs=1e-3)
+        assert token.top[0].data == token.data  # greedy
+
+
+def test_text_to_ids_and_back(engine):
+    assert engine.tokenize("<|endoftext|>", parse_special=True) == [0]
+    assert engine.detokenize(engine.tokenize("x = 'é'<|endoftext|>")) == "x = 'é'<|endoftext|>"
+    with pytest.raises(InputError, match="vocabulary"):
+        engine.detokenize([10**6])
 
 
 def test_the_same_question_gets_the_same_answer(engine):

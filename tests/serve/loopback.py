@@ -4,9 +4,16 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.engine import (
+    ChatRequest,
+    InfillRequest,
+    InfillResult,
+    Likelihood,
+    Message,
+    WrittenToken,
+)
 
 TIMEOUT_S = 30
 """For what happens at once, unless something is broken."""
@@ -28,14 +35,19 @@ class FakeEngine:
 
     def infill(
         self,
-        request: InfillRequest,
+        request: InfillRequest | ChatRequest,
         cancelled: Callable[[], bool] = lambda: False,
         on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
         """Answer."""
         self.requests.append(request)
         said = ""
         for piece in self.pieces:
+            if on_token:
+                data = piece.encode()
+                top = (Likelihood(data, -0.25), Likelihood(b"other", -2.0))[: request.n_top]
+                on_token(WrittenToken(data, -0.25, len(said), top))
             said += piece
             if on_text:
                 on_text(piece)
@@ -47,6 +59,20 @@ class FakeEngine:
         if self.error:
             raise self.error
         return InfillResult(said, "end_of_text", "", False, 20, 5, 30.0, 4, 8.0)
+
+    chat = infill
+
+    def chat_text(self, messages: tuple[Message, ...]) -> str:
+        """Return each message in a line."""
+        return "".join(f"<{message.role}>{message.content}\n" for message in messages)
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the bytes."""
+        return list(text.encode()) + [256] * parse_special
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of bytes."""
+        return bytes(ids).decode("utf-8", "replace")
 
 
 @contextlib.contextmanager

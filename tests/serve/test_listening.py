@@ -335,7 +335,7 @@ def test_thirty_at_once_without_a_slot_are_all_answered_one_after_the_other():
         turns = Turns(MAX_WAITING)
         most = inside = 0
 
-        def infill(self, request, cancelled=lambda: False, on_text=None):
+        def infill(self, request, cancelled=lambda: False, on_text=None, on_token=None):
             with self.turns.take(request.slot, cancelled, time.monotonic() + request.timeout_s) as turn:
                 assert turn is not None
                 self.inside += 1

@@ -4,7 +4,7 @@
 many threads at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -53,9 +53,56 @@ class InfillRequest:
     """Stop so long after the request came to the engine, whatever there is."""
     is_raw: bool = False
     """Whether the text is shown as the model writes it, up to a stop string: without the rules for what an
-    editor inserts. A prefix without a suffix is then gone on with, also by a model that can fill in."""
+    editor inserts. A prefix without a suffix is then gone on with as it is, also by a model that can fill in:
+    the name of a special token in it means that token, and one that is too long is refused."""
     slot: int | None = None
     """Who asks. A newer question of the same asker makes the older one void; without a slot, each counts."""
+    n_top: int = 0
+    """How many of the likeliest tokens `on_token` is to be told beside each one."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side of a chat said."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """The question what is said next in a chat; the fields are those of `InfillRequest`."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    timeout_s: float = 120.0
+    slot: int | None = None
+    n_top: int = 0
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A token, and the logarithm of its probability."""
+
+    data: bytes
+    """Its bytes, which may begin or end within a character."""
+    logprob: float
+
+
+@dataclass(frozen=True)
+class WrittenToken(Likelihood):
+    """A token of a text, where in the text it begins, and what else might have stood there."""
+
+    start: int
+    """Of its first character, or of the one within which it begins."""
+    top: tuple[Likelihood, ...]
+    """The likeliest tokens, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +141,7 @@ class Engine(Protocol):
         request: InfillRequest,
         cancelled: Callable[[], bool] = ...,
         on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
         """Answer a question; this blocks until the answer is there.
 
@@ -105,6 +153,8 @@ class Engine(Protocol):
             Asked often, while waiting and before every token; True ends it with what there is.
         on_text
             Called, on the same thread, with each new piece of text as soon as it is certain.
+        on_token
+            Called, on the same thread, with each token before its text.
 
         Raises
         ------
@@ -112,5 +162,39 @@ class Engine(Protocol):
             When the request makes no sense, or not for this model.
         EngineBusyError
             When too many requests are waiting.
+        """
+        ...
+
+    def chat(
+        self,
+        request: ChatRequest,
+        cancelled: Callable[[], bool] = ...,
+        on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
+    ) -> InfillResult:
+        """Say what comes next in a chat; else as `infill`. One that the model cannot see whole is refused."""
+        ...
+
+    def chat_text(self, messages: tuple[Message, ...]) -> str:
+        """Return a chat as the model's template has it.
+
+        Raises
+        ------
+        InputError
+            When the model has no template, or it refuses the chat.
+        """
+        ...
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the ids of a text; on request, the name of a special token in it means that token."""
+        ...
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of ids.
+
+        Raises
+        ------
+        InputError
+            When an id is not in the vocabulary.
         """
         ...

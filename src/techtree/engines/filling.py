@@ -1,12 +1,17 @@
 """What the engines share: waiting for the turn, and from a request over a decoder to the result."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
-from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Message, WrittenToken
+from techtree.engines.likelihood import written_token
 from techtree.engines.turns import Turns
+from techtree.errors import InputError
 from techtree.lm.infer import fim_prompt
-from techtree.lm.infer.infill import Decode, infill
+from techtree.lm.infer.chat_prompt import ChatPrompts, Messages
+from techtree.lm.infer.infill import Decode, Infilling, Listener, go_on, infill
 from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.shown_text import Place
 from techtree.lm.tokenizer import Tokenizer
@@ -36,27 +41,31 @@ class Filling:
 
     def answer(
         self,
-        request: InfillRequest,
+        request: InfillRequest | ChatRequest,
         decode: Decode,
         cancelled: Callable[[], bool],
-        on_text: Callable[[str], None] | None,
+        on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
-        """Answer a question by a decoder, when its turn has come; see `Engine.infill`."""
+        """Answer a question by a decoder, when its turn has come; see `Engine.infill` and `Engine.chat`."""
         deadline = time.monotonic() + request.timeout_s
+        prompt = self._given_prompt(request)
+
+        def on_scores(token: int, start: int, scores: Any) -> None:
+            if on_token is not None:
+                on_token(written_token(self.tokenizer, token, start, scores, request.n_top))
+
+        listener = Listener(on_text, None if on_token is None else on_scores)
         with self._turns.take(request.slot, cancelled, deadline) as turn:
             if turn is None:
                 return InfillResult("", "deadline" if time.monotonic() >= deadline else "cancelled")
-            done = infill(
-                self.tokenizer,
-                decode,
-                self.context_length,
-                _text(request),
-                Place(request.prefix, request.suffix, request.n_indent, request.stop, is_raw=request.is_raw),
-                Limits(request.max_tokens, deadline, turn.is_void),
-                order=self._order,
-                max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
-                on_text=on_text,
-            )
+            limits = Limits(request.max_tokens, deadline, turn.is_void)
+            if prompt is not None:
+                place = Place("", "", stop=request.stop, is_raw=True)
+                done = go_on(self.tokenizer, decode, prompt, place, limits, listener=listener)
+            else:
+                assert isinstance(request, InfillRequest)
+                done = self._filled(request, decode, limits, listener)
         return InfillResult(
             text=done.text,
             stop=done.stop,
@@ -69,8 +78,50 @@ class Filling:
             predicted_ms=1000 * done.progress.predicted_s,
         )
 
+    def _filled(
+        self, request: InfillRequest, decode: Decode, limits: Limits, listener: Listener
+    ) -> Infilling:
+        return infill(
+            self.tokenizer,
+            decode,
+            self.context_length,
+            _text(request),
+            Place(request.prefix, request.suffix, request.n_indent, request.stop, is_raw=request.is_raw),
+            limits,
+            order=self._order,
+            max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,
+            listener=listener,
+        )
+
+    def _given_prompt(self, request: InfillRequest | ChatRequest) -> list[int] | None:
+        """Return the prompt where it is given as it is: to leave something out of it would change its sense."""
+        if isinstance(request, ChatRequest):
+            ids, what = self._chats.ids(_as_mappings(request.messages)), "a chat"
+        elif request.is_raw and not request.suffix:
+            ids, what = self.tokenizer.encode(request.prefix, parse_special=True), "a prompt"
+        else:
+            return None
+        if len(ids) >= self.context_length:
+            raise InputError(
+                f"{what} must have fewer than {self.context_length} tokens, which is what the model sees at "
+                f"once; got {len(ids)}: shorten it"
+            )
+        # Before the first token of a text stands the end of another.
+        return ids or [self.tokenizer.end_of_text_id]
+
+    @cached_property
+    def _chats(self) -> ChatPrompts:
+        return ChatPrompts(self.tokenizer)
+
+    def chat_text(self, messages: Sequence[Message]) -> str:
+        """Return a chat as the template has it; see `Engine.chat_text`."""
+        return self._chats.text(_as_mappings(messages))
+
+
+def _as_mappings(messages: Sequence[Message]) -> Messages:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
 
 def _text(request: InfillRequest) -> fim_prompt.FimText:
     extra = tuple(fim_prompt.Chunk(chunk.filename, chunk.text) for chunk in request.extra)
-    fills_in = not request.is_raw or bool(request.suffix)
-    return fim_prompt.FimText(request.prefix, request.suffix, extra, fills_in)
+    return fim_prompt.FimText(request.prefix, request.suffix, extra)

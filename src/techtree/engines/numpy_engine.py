@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Message, WrittenToken
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
 from techtree.errors import InputError
@@ -66,14 +66,46 @@ class NumpyEngine:
         request: InfillRequest,
         cancelled: Callable[[], bool] = never,
         on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
         """Answer a question, when its turn has come; see `Engine.infill`."""
+        return self._answer(request, cancelled, on_text, on_token)
+
+    def chat(
+        self,
+        request: ChatRequest,
+        cancelled: Callable[[], bool] = never,
+        on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
+    ) -> InfillResult:
+        """Say what comes next in a chat; see `Engine.chat`."""
+        return self._answer(request, cancelled, on_text, on_token)
+
+    def chat_text(self, messages: tuple[Message, ...]) -> str:
+        """Return a chat as the model's template has it."""
+        return self._filling.chat_text(messages)
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the ids of a text."""
+        return self._filling.tokenizer.encode(text, parse_special=parse_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+        return self._filling.tokenizer.decode(ids)
+
+    def _answer(
+        self,
+        request: InfillRequest | ChatRequest,
+        cancelled: Callable[[], bool],
+        on_text: Callable[[str], None] | None,
+        on_token: Callable[[WrittenToken], None] | None,
+    ) -> InfillResult:
         if request.temperature:
             raise InputError(
                 "the NumPy engine always takes the likeliest token; got the temperature "
                 f"{request.temperature}: leave it out, or use the PyTorch engine"
             )
-        return self._filling.answer(request, self._decode, cancelled, on_text)
+        return self._filling.answer(request, self._decode, cancelled, on_text, on_token)
 
     def _decode(self, prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
         return decode(
@@ -111,7 +143,7 @@ def decode(
         if token in stop_ids:
             progress.stop = "end_of_text"
             return
-        progress.n_predicted += 1
+        progress.n_predicted, progress.scores = progress.n_predicted + 1, scores
         yield token
         ids.append(token)
         progress.stop = limits.reached(progress.n_predicted)

@@ -1,13 +1,13 @@
 """The engine of the product: a trained model in PyTorch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from techtree.atomic import cache_folder
-from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Message, WrittenToken
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
 from techtree.lm.config import ModelConfig
@@ -16,6 +16,7 @@ from techtree.lm.formats.huggingface import load_pretrained
 from techtree.lm.infer import fim_prompt
 from techtree.lm.infer.generate import PrefixCache
 from techtree.lm.infer.generate import decoder as decode_with
+from techtree.lm.infer.infill import Decode
 from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.threads import threads_for
@@ -97,8 +98,30 @@ class TorchEngine:
         request: InfillRequest,
         cancelled: Callable[[], bool] = never,
         on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
         """Answer a question, when its turn has come; see `Engine.infill`."""
+        memory = None if request.is_raw else self.memory
+        generate = self._decoder(request, memory)
+
+        def decode(prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
+            if memory is not None:  # now that it is this request's turn
+                memory.begin(request.prefix, request.suffix, [chunk.text for chunk in request.extra])
+            return generate(prompt, limits, progress)
+
+        return self._filling.answer(request, decode, cancelled, on_text, on_token)
+
+    def chat(
+        self,
+        request: ChatRequest,
+        cancelled: Callable[[], bool] = never,
+        on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
+    ) -> InfillResult:
+        """Say what comes next in a chat; see `Engine.chat`."""
+        return self._filling.answer(request, self._decoder(request, None), cancelled, on_text, on_token)
+
+    def _decoder(self, request: InfillRequest | ChatRequest, memory: Memory | None) -> Decode:
         sampling = SamplingParams(
             0.0 if 0 < request.temperature < MIN_TEMPERATURE else request.temperature,
             request.top_k,
@@ -106,15 +129,19 @@ class TorchEngine:
             request.min_p,
             request.seed,
         )
-        memory = None if request.is_raw else self.memory
-        generate = decode_with(self._cache, sampling, self._filling.tokenizer.stop_ids, memory)
+        return decode_with(self._cache, sampling, self._filling.tokenizer.stop_ids, memory)
 
-        def decode(prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
-            if memory is not None:  # now that it is this request's turn
-                memory.begin(request.prefix, request.suffix, [chunk.text for chunk in request.extra])
-            return generate(prompt, limits, progress)
+    def chat_text(self, messages: tuple[Message, ...]) -> str:
+        """Return a chat as the model's template has it."""
+        return self._filling.chat_text(messages)
 
-        return self._filling.answer(request, decode, cancelled, on_text)
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the ids of a text."""
+        return self._filling.tokenizer.encode(text, parse_special=parse_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+        return self._filling.tokenizer.decode(ids)
 
 
 def load_to_decode(path: Path) -> tuple[LanguageModel | Decoder, Tokenizer]:

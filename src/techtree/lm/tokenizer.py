@@ -173,12 +173,17 @@ class Tokenizer:
         """Write `tokenizer.json`, and the `tokenizer_config.json` that transformers wants beside it."""
         end_of_text, end_token = map(self._names.__getitem__, (self.end_of_text_id, self.end_ids[0]))
         write_text(Path(folder) / TOKENIZER, self.to_json())
-        write_settings(Path(folder), self.chat_template, end_of_text, end_token)
+        write_settings(Path(folder), self.chat_template, end_of_text, end_token, self.start_token)
 
     @property
     def chat_template(self) -> str | None:
         """How a chat becomes a text, in the Jinja language; None where the model is not made for chats."""
         return self._settings.chat_template
+
+    @property
+    def start_token(self) -> str | None:
+        """The name of the token that a template for chats calls `bos_token`, if any."""
+        return self._settings.start_token
 
     def to_json(self) -> str:
         """Return the text of `tokenizer.json`."""
@@ -347,6 +352,11 @@ class Tokenizer:
             if added["special"] or _LOOKS_SPECIAL.fullmatch(added["content"])
         }
         return frozenset({*marks, *self.end_ids, *self._settings.end_ids, *self._settings.special_ids})
+
+    @cached_property
+    def marks(self) -> dict[str, int]:
+        """The ids of the added tokens that are no text, by name."""
+        return {name: i for name, i in self._added.items() if i in self.stop_ids}
 
     @cached_property
     def can_fill_in(self) -> bool:

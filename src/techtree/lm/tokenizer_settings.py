@@ -27,6 +27,8 @@ class TokenizerSettings:
 
     chat_template: str | None = None
     """How a chat becomes a text, in the Jinja language; None where the model is not made for chats."""
+    start_token: str | None = None
+    """The name of the token that a template calls `bos_token`."""
     end_tokens: tuple[str, ...] = ()
     """The names of tokens that end what a model says."""
     end_ids: tuple[int, ...] = ()
@@ -49,18 +51,19 @@ def read_settings(folder: Path) -> TokenizerSettings:
         template = _template(folder / TOKENIZER_CONFIG, config)
     else:
         template = read_text(path, MAX_TEMPLATE_BYTES)
-    eos_token = config.get("eos_token")
-    if isinstance(eos_token, Mapping):
-        eos_token = eos_token.get("content")
+    eos_token = _token_name(config, "eos_token")
     return TokenizerSettings(
         chat_template=template,
-        end_tokens=(eos_token,) if isinstance(eos_token, str) else (),
+        start_token=_token_name(config, "bos_token"),
+        end_tokens=() if eos_token is None else (eos_token,),
         end_ids=_end_ids(folder),
         special_ids=frozenset(_special_ids(config)),
     )
 
 
-def write_settings(folder: Path, chat_template: str | None, end_of_text: str, end_token: str) -> None:
+def write_settings(
+    folder: Path, chat_template: str | None, end_of_text: str, end_token: str, start_token: str | None = None
+) -> None:
     """Write the `tokenizer_config.json` that transformers wants.
 
     Parameters
@@ -73,12 +76,14 @@ def write_settings(folder: Path, chat_template: str | None, end_of_text: str, en
         The token that ends a document.
     end_token
         The one that ends what the model says; of a model for chats, another one.
+    start_token
+        The one that the template calls `bos_token`, if any.
     """
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": False,
         "add_prefix_space": False,
-        "bos_token": None,
+        "bos_token": start_token,
         "clean_up_tokenization_spaces": False,
         "eos_token": end_token,
         "pad_token": end_of_text,
@@ -92,6 +97,13 @@ def write_settings(folder: Path, chat_template: str | None, end_of_text: str, en
 
 def _read_optional(path: Path, max_bytes: int) -> dict[str, Any]:
     return {} if is_missing(path) else read_object(path, max_bytes)
+
+
+def _token_name(config: Mapping[str, Any], role: str) -> str | None:
+    token = config.get(role)
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 def _template(path: Path, config: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 POST /infill                   what stands between a prefix and a suffix (see `infill_dialect`)
 POST /v1/completions           what follows a prompt (see `completions_dialect`)
+POST /v1/chat/completions      what is said next in a chat (see `chat_dialect`)
 GET  /health                   {"status":"ok"}
 GET  /v1/models, /models       the one model
 GET  /, /tech/rope.html, ...   the tree as pages (see `pages`)
@@ -20,15 +21,22 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from techtree.engines.engine import Engine, EngineBusyError, InfillRequest, InfillResult
+from techtree.engines.engine import (
+    ChatRequest,
+    Engine,
+    EngineBusyError,
+    InfillRequest,
+    InfillResult,
+    WrittenToken,
+)
 from techtree.errors import InputError
-from techtree.serve import completions_dialect
+from techtree.serve import chat_dialect, completions_dialect
 from techtree.serve.body import read_object
 from techtree.serve.errors import ApiError, error_object, error_response
 from techtree.serve.guard import Address, Guard
 from techtree.serve.infill_dialect import InfillCall, answer, last_piece, parse_call, piece
 from techtree.serve.pages import Pages
-from techtree.serve.running import Runner
+from techtree.serve.running import Event, Runner
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +68,8 @@ def create_app(
         routes=[
             Route("/infill", routes.infill, methods=["POST"]),
             Route("/v1/completions", routes.completions, methods=["POST"]),
+            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+            Route("/chat/completions", routes.chat, methods=["POST"]),
             Route("/health", routes.health, methods=["GET"]),
             Route("/models", routes.models, methods=["GET"]),
             Route("/v1/models", routes.models, methods=["GET"]),
@@ -94,8 +104,8 @@ class Routes:
             # llama.vim sends this about once a second to warm a cache up: it must cost nothing.
             return JSONResponse(answer(call, InfillResult("", "max_tokens"), self._engine.name))
         if call.is_stream:
-            return await self._stream(call.request, request, lambda event: [self._event(call, event)])
-        result = await self._runner.infill(call.request, request.receive)
+            return await self._stream(call.request, request, lambda event, _: [self._event(call, event)])
+        result = await self._runner.run(call.request, request.receive)
         _log(result)
         return JSONResponse(answer(call, result, self._engine.name))
 
@@ -107,13 +117,29 @@ class Routes:
             return await self._stream(
                 call.request,
                 request,
-                lambda event: completions_dialect.pieces(call, event, name),
-                begin=completions_dialect.pieces(call, call.echo, name) if call.echo else (),
+                lambda event, tokens: completions_dialect.pieces(call, event, tokens, name),
+                begin=completions_dialect.pieces(call, call.echo, (), name) if call.echo else (),
                 end=b"data: [DONE]\n\n",
+                has_tokens=call.has_logprobs,
             )
-        result = await self._runner.infill(call.request, request.receive)
-        _log(result)
-        return JSONResponse(completions_dialect.answer(call, result, name))
+        result, tokens = await self._whole(call.request, request, call.has_logprobs)
+        return JSONResponse(completions_dialect.answer(call, result, tokens, name))
+
+    async def chat(self, request: Request) -> Response:
+        """Answer ``POST /v1/chat/completions``."""
+        call = chat_dialect.parse_call(await read_object(request))
+        name = self._engine.name
+        if call.is_stream:
+            return await self._stream(
+                call.request,
+                request,
+                lambda event, tokens: chat_dialect.pieces(call, event, tokens, name),
+                begin=[chat_dialect.first_piece(call, name)],
+                end=b"data: [DONE]\n\n",
+                has_tokens=call.has_logprobs,
+            )
+        result, tokens = await self._whole(call.request, request, call.has_logprobs)
+        return JSONResponse(chat_dialect.answer(call, result, tokens, name))
 
     async def health(self, request: Request) -> Response:
         """Answer ``GET /health``: whoever gets an answer finds the model loaded."""
@@ -124,23 +150,34 @@ class Routes:
         model = {"id": self._engine.name, "object": "model", "created": self._created, "owned_by": "techtree"}
         return JSONResponse({"object": "list", "data": [model]})
 
+    async def _whole(
+        self, asked: InfillRequest | ChatRequest, request: Request, has_tokens: bool
+    ) -> tuple[InfillResult, list[WrittenToken]]:
+        tokens: list[WrittenToken] = []
+        on_token = tokens.append if has_tokens else None
+        result = await self._runner.run(asked, request.receive, on_token=on_token)
+        _log(result)
+        return result, tokens
+
     async def _stream(
         self,
-        asked: InfillRequest,
+        asked: InfillRequest | ChatRequest,
         request: Request,
-        told: Callable[[str | InfillResult], list[dict]],
+        told: Callable[[str | InfillResult, list[WrittenToken]], list[dict]],
         begin: Iterable[dict] = (),
         end: bytes = b"",
+        has_tokens: bool = False,
     ) -> Response:
         """Answer by server-sent events: those of each piece of text and of the result, as `told` has them."""
-        events = self._runner.stream(asked, request.receive)
+        events = self._runner.stream(asked, request.receive, has_tokens)
         # A request that is refused must get its status; so the stream begins after its first event.
         first = await anext(events)
 
-        def encoded(event: str | InfillResult) -> bytes:
-            if isinstance(event, InfillResult):
-                _log(event)
-            return b"".join(map(_sse, told(event)))
+        def encoded(event: Event) -> bytes:
+            what, tokens = event
+            if isinstance(what, InfillResult):
+                _log(what)
+            return b"".join(map(_sse, told(what, tokens)))
 
         async def body() -> AsyncIterator[bytes]:
             try:

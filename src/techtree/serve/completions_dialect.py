@@ -1,28 +1,36 @@
 """The dialect of OpenAI's ``POST /v1/completions``, as its client libraries speak it: pure functions.
 
 A prompt is continued; with a ``suffix``, what stands between is written. Nothing but the stop strings shapes
-the text. What is not done here (several choices, log-probabilities, penalties, prompts of ids) is refused by
-its name, for an answer without it would look like one with it.
+the text. What is not done here (several choices, penalties, prompts of ids) is refused by its
+name, for an answer without it would look like one with it.
 """
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from techtree.engines.engine import InfillRequest, InfillResult
+from techtree.engines.engine import InfillRequest, InfillResult, Likelihood, WrittenToken
 from techtree.serve.errors import ApiError
 from techtree.serve.fields import Fields
+from techtree.serve.openai_fields import (
+    MOST_TOKENS,
+    finish_reason,
+    refuse_other_values,
+    sampling,
+    shown_tokens,
+    stop_strings,
+    usage,
+    wants_usage,
+)
 
 MAX_TOKENS = 16
 """When a request does not say how many tokens it wants: OpenAI's number."""
-MOST_TOKENS = 2048
-"""More are never generated."""
-MAX_STOP_STRINGS = 64
+MAX_LOGPROBS = 5
+"""The likeliest tokens that are named beside each: OpenAI's number."""
 _ONLY: dict[str, tuple[object, ...]] = {
     "n": (1,),
     "best_of": (1,),
-    "logprobs": (0, False),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -38,6 +46,7 @@ class CompletionCall:
     is_stream: bool
     has_usage: bool
     """Whether a stream ends with the number of tokens."""
+    has_logprobs: bool
     echo: str
     """What stands before the answer."""
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
@@ -52,30 +61,32 @@ def parse_call(body: Mapping[str, object]) -> CompletionCall:
     ApiError
         When a field is missing, malformed or asks for what is not done here; the message names it.
     """
-    for name, allowed in _ONLY.items():
-        if body.get(name) is not None and body[name] not in allowed:
-            raise ApiError(400, f'"{name}" must be {allowed[0]!r} here; got {body[name]!r}: leave it out')
+    refuse_other_values(body, _ONLY)
     fields = Fields(body)
     prompt = _one_text(body, "prompt")
-    seed = fields.integer("seed", -1)
+    echoes = fields.boolean("echo", default=False)
+    n_top = fields.integer("logprobs", -1, minimum=0) if body.get("logprobs") is not False else -1
+    if n_top > MAX_LOGPROBS:
+        raise ApiError(400, f'"logprobs" must be {MAX_LOGPROBS} or less; got {n_top}')
+    if n_top >= 0 and echoes:
+        raise ApiError(
+            400, '"logprobs" are those of what is written here, not of the prompt: leave "echo" out'
+        )
     request = InfillRequest(
         prefix=prompt,
         suffix=fields.text("suffix", ""),
         max_tokens=min(fields.integer("max_tokens", MAX_TOKENS, minimum=0), MOST_TOKENS),
-        stop=_stop(body),
-        temperature=fields.number("temperature", 1.0, minimum=0),
-        top_p=min(fields.number("top_p", 1.0, minimum=0), 1.0),
-        seed=seed if seed >= 0 else None,
+        stop=stop_strings(body),
         is_raw=True,
+        n_top=max(n_top, 0),
+        **sampling(fields),
     )
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise ApiError(400, f'"stream_options" must be an object; got {options!r}')
     return CompletionCall(
         request,
         is_stream=fields.boolean("stream", default=False),
-        has_usage=Fields(options, "stream_options.").boolean("include_usage", default=False),
-        echo=prompt if fields.boolean("echo", default=False) else "",
+        has_usage=wants_usage(body),
+        has_logprobs=n_top >= 0,
+        echo=prompt if echoes else "",
     )
 
 
@@ -89,31 +100,29 @@ def _one_text(body: Mapping[str, object], name: str) -> str:
     return Fields({name: given}).text(name)
 
 
-def _stop(body: Mapping[str, object]) -> tuple[str, ...]:
-    given = body.get("stop")
-    texts = (given,) if isinstance(given, str) else Fields(body).texts("stop") or ()
-    if len(texts) > MAX_STOP_STRINGS:
-        raise ApiError(400, f'"stop" must have {MAX_STOP_STRINGS} strings or fewer; got {len(texts)}')
-    return tuple(text for text in texts if text)
-
-
-def answer(call: CompletionCall, result: InfillResult, model: str) -> dict:
+def answer(call: CompletionCall, result: InfillResult, tokens: Sequence[WrittenToken], model: str) -> dict:
     """Return the response."""
-    return _object(call, model, call.echo + result.text, _reason(result)) | {"usage": _usage(result)}
+    logprobs = _logprobs(call, shown_tokens(tokens, len(result.text)))
+    whole = _object(call, model, call.echo + result.text, finish_reason(result), logprobs)
+    return whole | {"usage": usage(result)}
 
 
-def pieces(call: CompletionCall, event: str | InfillResult, model: str) -> list[dict]:
+def pieces(
+    call: CompletionCall, event: str | InfillResult, tokens: Sequence[WrittenToken], model: str
+) -> list[dict]:
     """Return the events of a streamed response for a piece of text, or for its end."""
     if isinstance(event, str):
-        return [_object(call, model, event, None)]
-    last = [_object(call, model, "", _reason(event))]
+        return [_object(call, model, event, None, _logprobs(call, tokens))]
+    last = [_object(call, model, "", finish_reason(event))]
     if call.has_usage:
-        last.append(_object(call, model, "", None) | {"choices": [], "usage": _usage(event)})
+        last.append(_object(call, model, "", None) | {"choices": [], "usage": usage(event)})
     return last
 
 
-def _object(call: CompletionCall, model: str, text: str, reason: str | None) -> dict:
-    choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": reason}
+def _object(
+    call: CompletionCall, model: str, text: str, reason: str | None, logprobs: dict | None = None
+) -> dict:
+    choice = {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": reason}
     return {
         "id": call.id,
         "object": "text_completion",
@@ -123,13 +132,17 @@ def _object(call: CompletionCall, model: str, text: str, reason: str | None) -> 
     }
 
 
-def _reason(result: InfillResult) -> str:
-    return "stop" if result.stop in ("end_of_text", "stop_string") else "length"
-
-
-def _usage(result: InfillResult) -> dict[str, int]:
+def _logprobs(call: CompletionCall, tokens: Sequence[WrittenToken]) -> dict | None:
+    if not call.has_logprobs:
+        return None
     return {
-        "prompt_tokens": result.n_prompt,
-        "completion_tokens": result.n_predicted,
-        "total_tokens": result.n_prompt + result.n_predicted,
+        "tokens": [_name(token) for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        # Tokens of which each is a part of a character may have the same name; the likeliest counts.
+        "top_logprobs": [{_name(other): other.logprob for other in reversed(token.top)} for token in tokens],
+        "text_offset": [token.start for token in tokens],
     }
+
+
+def _name(token: Likelihood) -> str:
+    return token.data.decode("utf-8", "replace")

@@ -50,9 +50,9 @@ class Fields:
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # some languages write 64 as 64.0
         if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_INTEGER:
-            raise self._error(name, "a whole number", value)
+            raise self.error(name, "a whole number", value)
         if minimum is not None and value < minimum:
-            raise self._error(name, f"{minimum} or more", value)
+            raise self.error(name, f"{minimum} or more", value)
         return value
 
     def number(self, name: str, default: float, minimum: float | None = None) -> float:
@@ -61,9 +61,9 @@ class Fields:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-            raise self._error(name, "a number", value)
+            raise self.error(name, "a number", value)
         if minimum is not None and value < minimum:
-            raise self._error(name, f"{minimum:g} or more", value)
+            raise self.error(name, f"{minimum:g} or more", value)
         return float(value)
 
     def boolean(self, name: str, default: bool) -> bool:
@@ -72,7 +72,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self._error(name, "true or false", value)
+            raise self.error(name, "true or false", value)
         return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
@@ -81,7 +81,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list):
-            raise self._error(name, "an array of strings", value)
+            raise self.error(name, "an array of strings", value)
         return tuple(self._as_text(f"{name}[{i}]", item) for i, item in enumerate(value))
 
     def objects(self, name: str) -> list["Fields"]:
@@ -90,20 +90,25 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list):
-            raise self._error(name, "an array of objects", value)
+            raise self.error(name, "an array of objects", value)
         for i, item in enumerate(value):
             if not isinstance(item, dict):
-                raise self._error(f"{name}[{i}]", "an object", item)
+                raise self.error(f"{name}[{i}]", "an object", item)
         return [Fields(item, f"{self._where}{name}[{i}].") for i, item in enumerate(value)]
+
+    def is_array(self, name: str) -> bool:
+        """Return whether a field is an array."""
+        return isinstance(self._values.get(name), list)
 
     def _as_text(self, name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise self._error(name, "a string", value)
+            raise self.error(name, "a string", value)
         if _HALF.search(value):
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return value
 
-    def _error(self, name: str, expected: str, value: object) -> ApiError:
+    def error(self, name: str, expected: str, value: object) -> ApiError:
+        """Return the refusal of a field's value."""
         given = repr(value)
         given = given if len(given) <= 40 else f"{given[:40]}..."
         return ApiError(400, f'"{self._where}{name}" must be {expected}; got {given}')

@@ -7,8 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from starlette.types import Receive
 
-from techtree.engines.engine import Engine, InfillRequest, InfillResult
+from techtree.engines.engine import ChatRequest, Engine, InfillRequest, InfillResult, WrittenToken
 from techtree.serve.connection import MAX_CONNECTIONS
+
+Request = InfillRequest | ChatRequest
+Event = tuple[str | InfillResult, list[WrittenToken]]
+"""A piece of text with the tokens that begin in it, or the result."""
 
 
 class Runner:
@@ -26,10 +30,14 @@ class Runner:
         self._engine = engine
         self._stopping = stopping
         # Each request a thread: one that waits for another's end still hears that its client has gone.
-        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "infill")
+        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "answer")
 
-    async def infill(
-        self, request: InfillRequest, receive: Receive, on_text: Callable[[str], None] | None = None
+    async def run(
+        self,
+        request: Request,
+        receive: Receive,
+        on_text: Callable[[str], None] | None = None,
+        on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
         """Answer a question; when the client goes, the engine is told to stop.
 
@@ -41,14 +49,20 @@ class Runner:
             The connection's, whose body has been read: all that it can still tell is that it was closed.
         on_text
             Called on the other thread with each piece of text.
+        on_token
+            Called on the other thread with each token, before its text.
         """
         gone = threading.Event()
 
         def cancelled() -> bool:
             return gone.is_set() or self._stopping.is_set()
 
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, self._engine.infill, request, cancelled, on_text)
+        def answer() -> InfillResult:
+            if isinstance(request, ChatRequest):
+                return self._engine.chat(request, cancelled, on_text, on_token)
+            return self._engine.infill(request, cancelled, on_text, on_token)
+
+        work = asyncio.get_running_loop().run_in_executor(self._threads, answer)
         watch = asyncio.ensure_future(_until_gone(receive))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -60,21 +74,30 @@ class Runner:
             watch.cancel()
 
     async def stream(
-        self, request: InfillRequest, receive: Receive
-    ) -> AsyncGenerator[str | InfillResult, None]:
-        """Yield pieces of text as they come, and the result in the end."""
+        self, request: Request, receive: Receive, has_tokens: bool = False
+    ) -> AsyncGenerator[Event, None]:
+        """Yield pieces of text as they come, on request with their tokens, and the result in the end."""
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        told: asyncio.Queue[str | WrittenToken | None] = asyncio.Queue()
 
-        def hand_over(text: str | None) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, text)
+        def hand_over(what: str | WrittenToken) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, what)
 
-        work = asyncio.ensure_future(self.infill(request, receive, hand_over))
-        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        on_token = hand_over if has_tokens else None
+        work = asyncio.ensure_future(self.run(request, receive, hand_over, on_token))
+        work.add_done_callback(lambda _: told.put_nowait(None))
+        tokens: list[WrittenToken] = []
+        n_chars = 0
         try:
-            while (text := await pieces.get()) is not None:
-                yield text
-            yield await work
+            while (what := await told.get()) is not None:
+                if isinstance(what, WrittenToken):
+                    tokens.append(what)
+                    continue
+                n_chars += len(what)
+                shown = [token for token in tokens if token.start < n_chars]
+                del tokens[: len(shown)]  # they come in order
+                yield what, shown
+            yield await work, []
         finally:
             work.cancel()
 

@@ -8,7 +8,7 @@ import torch
 from lm.byte_level_tokenizers import train_library_tokenizer
 from techtree.lm.infer.fim_prompt import FimText
 from techtree.lm.infer.generate import PrefixCache, decoder
-from techtree.lm.infer.infill import infill
+from techtree.lm.infer.infill import Listener, infill
 from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.sampling import SamplingParams
 from techtree.lm.infer.shown_text import Place
@@ -49,7 +49,7 @@ def run(tokenizer, cache, prefix, suffix="", n=50, pieces=None, max_line_s=None,
         Limits(n),
         order=order,
         max_line_s=max_line_s,
-        on_text=None if pieces is None else pieces.append,
+        listener=Listener(None if pieces is None else pieces.append),
     )
 
 

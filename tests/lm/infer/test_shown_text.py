@@ -42,6 +42,25 @@ def test_what_is_shown(before, raw, after, expected):
 @pytest.mark.parametrize(
     ("before", "raw", "after", "expected"),
     [
+        # What a model that was made for chats adds after the code.
+        ("x = ", "1\n```\nThis sets x to 1.", "\ny = 2\n", "1"),
+        ("def f():\n    ", "return 1\n\n    ```\n\n### Why\n", "\n", "return 1"),
+        ("x = ", "1```", "\n", "1"),
+        ("x = ", "```python\n1\n```", "\n", ""),
+        # Where code blocks are part of the text they stay.
+        ("```python\n", "x = 1\n```\nSo it is.", "\n", "x = 1\n```\nSo it is."),
+        ("See\n", "```\nx\n```", "\nThen\n```\ny\n```\n", "```\nx\n```"),
+        # A tick or two are no fence.
+        ("# the ", "`x` and ``y``", "\n", "`x` and ``y``"),
+    ],
+)
+def test_no_explanation_is_inserted(before, raw, after, expected):
+    assert shown(before, raw, after) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "raw", "after", "expected"),
+    [
         # The rest of the line once more.
         ("return ", "max(a, b) + 1", " + 1\n", "max(a, b)"),
         ("foo(", "a, b)", ")\n", "a, b"),

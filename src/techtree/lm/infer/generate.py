@@ -235,7 +235,7 @@ def generate(
             if token in stop_ids:
                 progress.stop = "end_of_text"
                 return
-            progress.n_predicted += 1
+            progress.n_predicted, progress.scores = progress.n_predicted + 1, scores
             yield token
             progress.stop = limits.reached(progress.n_predicted)
             if len(prompt) + progress.n_predicted >= cache.max_len:

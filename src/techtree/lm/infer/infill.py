@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from techtree.lm.infer.fim_prompt import FimText, Order, fim_prompt
+from techtree.lm.infer.fim_prompt import FimPrompt, FimText, Order, fim_prompt
 from techtree.lm.infer.limits import Limits, Progress, StopReason
 from techtree.lm.infer.shown_text import Place, Shown, shown_text
 from techtree.lm.infer.text_stream import TextStream
@@ -20,6 +20,17 @@ the progress up to date."""
 
 Stop = StopReason | Literal["stop_string", "rule", "slow"]
 """Also: a stop string came; a rule ended the text; the time was up after a whole line."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to know at once what is written."""
+
+    on_text: Callable[[str], None] | None = None
+    """Called with each new piece of text as soon as it is certain."""
+    on_token: Callable[[int, int, Any], None] | None = None
+    """Called with each token, the character at which it begins, and the scores that it was chosen from;
+    before its text, and also where that is not shown in the end."""
 
 
 @dataclass
@@ -44,7 +55,7 @@ def infill(
     *,
     order: Order = "spm",
     max_line_s: float | None = None,
-    on_text: Callable[[str], None] | None = None,
+    listener: Listener = Listener(),
 ) -> Infilling:
     """Generate what stands between a prefix and a suffix.
 
@@ -66,8 +77,8 @@ def infill(
         Of prefix and suffix in the prompt.
     max_line_s
         Stop so long after the first token, once there is a whole line.
-    on_text
-        Called with each new piece of text as soon as it is certain.
+    listener
+        Who wants to know at once what is written.
 
     Returns
     -------
@@ -79,18 +90,45 @@ def infill(
     InputError
         When the context is too short for any prompt, or the model's scores are no numbers.
     """
-    result = Infilling()
-    tokens = iter(())
+    prompt = FimPrompt([], False)
     if limits.max_tokens > 0:
         n_answer = min(limits.max_tokens, max(1, int(max_len * ANSWER_SHARE)))
         prompt = fim_prompt(tokenizer, text, max_len - n_answer, order)
-        result.is_truncated = prompt.is_truncated
-        tokens = decode(prompt.ids, limits, result.progress)
-    for shown in _shown(tokens, TextStream(tokenizer), place, result, max_line_s):
-        if on_text and len(shown.text) > len(result.text):
-            on_text(shown.text[len(result.text) :])
+    result = go_on(tokenizer, decode, prompt.ids, place, limits, max_line_s=max_line_s, listener=listener)
+    result.is_truncated = prompt.is_truncated
+    return result
+
+
+def go_on(
+    tokenizer: Tokenizer,
+    decode: Decode,
+    prompt: list[int],
+    place: Place,
+    limits: Limits,
+    *,
+    max_line_s: float | None = None,
+    listener: Listener = Listener(),
+) -> Infilling:
+    """Generate what follows a prompt; see `infill`."""
+    result = Infilling()
+    tokens = decode(prompt, limits, result.progress) if limits.max_tokens > 0 else iter(())
+    stream = TextStream(tokenizer)
+    if listener.on_token is not None:
+        tokens = _told(tokens, stream, result.progress, listener.on_token)
+    for shown in _shown(tokens, stream, place, result, max_line_s):
+        if listener.on_text and len(shown.text) > len(result.text):
+            listener.on_text(shown.text[len(result.text) :])
         result.text, result.stopping_word = shown.text, shown.stopping_word
     return result
+
+
+def _told(
+    tokens: Iterator[int], stream: TextStream, progress: Progress, on_token: Callable[[int, int, Any], None]
+) -> Iterator[int]:
+    """Yield the tokens, and tell of each before it becomes text."""
+    for token in tokens:
+        on_token(token, len(stream.text), progress.scores)
+        yield token
 
 
 def _shown(

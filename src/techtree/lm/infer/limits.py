@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 StopReason = Literal["end_of_text", "max_tokens", "context", "deadline", "cancelled"]
 
@@ -48,5 +48,7 @@ class Progress:
     """Tokens handed out."""
     predicted_s: float = 0.0
     """Time to decode them."""
+    scores: Any = None
+    """Those of the model from which the token was chosen that was handed out last."""
     stop: StopReason | None = None
     """Why it ended by itself; None while it runs, or when the consumer ended it."""

@@ -1,8 +1,8 @@
 """Which part of the generated text an editor should insert.
 
 A model that is good at writing the middle is not always good at ending it: it goes on into the next
-function, or writes once more what stands after the cursor anyway. The rules here cut that off. They
-only look at text, so they hold for any model.
+function, or writes once more what stands after the cursor anyway; one that was made for chats closes a code
+block and explains it. The rules here cut that off. They only look at text, so they hold for any model.
 
 `shown_text` is asked again after each token, and never takes back what it has shown: text that might
 still be cut off is held back until the next token decides.
@@ -20,6 +20,8 @@ library; a small model, once it has begun, goes on so until the limit."""
 
 _BRACKETS = ("()", "[]", "{}")
 _QUOTES = "\"'"
+_FENCE = "```"
+"""Begins and ends a code block in Markdown."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Place:
     """How many lines to insert. "auto" means one when something stands right of the cursor."""
     is_raw: bool = False
     """Whether nothing but the stop strings shapes the text."""
+    has_fences: bool = field(init=False)
+    """Whether the text around holds code blocks of Markdown, so that the inserted text may, too."""
     line_before: str = field(init=False)
     """The cursor's line, left of the cursor."""
     lines_before: Sequence[str] = field(init=False)
@@ -51,6 +55,7 @@ class Place:
         after, *below = self.suffix.split("\n")
         # With only indentation left of the cursor, whole lines are inserted above the cursor's.
         following = below if before.strip() else [before + after, *below]
+        object.__setattr__(self, "has_fences", _FENCE in self.prefix or _FENCE in self.suffix)
         object.__setattr__(self, "line_before", before)
         object.__setattr__(self, "lines_before", [line.rstrip() for line in earlier])
         object.__setattr__(self, "line_after", after.rstrip())
@@ -96,7 +101,7 @@ def shown_text(raw: str, place: Place, end: Literal["open", "complete", "cut"] =
     if place.is_raw:
         return Shown(text, is_over, word)
     text = _without_doubled_space(text, place)
-    for rule in (_first_line, _inside_block, _before_next_line, _before_loop):
+    for rule in (_before_fence, _first_line, _inside_block, _before_next_line, _before_loop):
         cut = rule(text, place)
         if cut is not None:
             text, is_over, word = cut, True, ""
@@ -141,6 +146,14 @@ def _without_doubled_space(text: str, place: Place) -> str:
     """Drop blanks at the start when there is one left of the cursor already, after some code."""
     before = place.line_before
     return text.lstrip(" ") if before.strip() and before[-1] in " \t" else text
+
+
+def _before_fence(text: str, place: Place) -> str | None:
+    """Cut before the end of a code block, where there are no code blocks: an explanation follows."""
+    at = text.find(_FENCE)
+    if at < 0 or place.has_fences:
+        return None
+    return text[:at].rstrip()
 
 
 def _first_line(text: str, place: Place) -> str | None:
@@ -231,6 +244,8 @@ def _tail_settled(text: str, place: Place, end: Literal["open", "complete", "cut
         n_held = _overlap(text, [place.line_after + "\n"])
         n_dropped = n_held if end == "open" else _repeated(text, place)
         text = text[: len(text) - n_dropped]
+    if end == "open" and not place.has_fences:
+        text = text[: len(text) - _overlap(text, [_FENCE])]
     if end == "open":
         text = text.rstrip()
     return text if text.strip() else ""

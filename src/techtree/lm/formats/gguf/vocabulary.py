@@ -283,8 +283,10 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> Tokenizer:
     }
     ends = [ask.get(f"{end}_token_id") for end in ("eot", "eos")]
     template = metadata.get("tokenizer.chat_template")
+    start = ask.get("bos_token_id")
     settings = TokenizerSettings(
         chat_template=template if isinstance(template, str) else None,
+        start_token=names.get(start) if isinstance(start, int) else None,
         end_ids=tuple(dict.fromkeys(end for end in ends if isinstance(end, int) and end in names)),
     )
     return Tokenizer(spec, settings)
