@@ -167,3 +167,9 @@ def test_the_font_has_every_character_of_the_formulas(tree):
         known = set(file.getBestCmap())
         assert "MATH" in file
     assert sorted(c for c in font.characters(tree) if ord(c) not in known) == []
+
+
+def test_a_prime_is_not_raised_twice():
+    assert "<msup>" not in markup.math("a' + b")
+    assert "<msup>" in markup.math("e^{b}")
+    assert "′" in markup.math("f'_i")

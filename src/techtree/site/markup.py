@@ -16,6 +16,7 @@ from techtree.site.highlight import highlighted
 _LESSON = re.compile(r"(?:\.\./)+(?:[a-z0-9_]+/)?(?P<tech>[a-z][a-z0-9_]*)/README\.md(?P<fragment>#.*)?")
 
 
+_PRIMED = re.compile(r"<msup>(<mi[^>]*>[^<]*</mi>)<mo>([′″‴]+)</mo></msup>")
 _SIZED = re.compile(r"<(?!math|mstyle)\w+[^>]* (?:displaystyle|scriptlevel)=")
 
 
@@ -57,6 +58,8 @@ def math(latex: str, is_block: bool = False) -> Markup:
         ) from None
     # The macron of \bar lies on its letter in Chromium; an overline does not.
     made = re.sub(r"(<mo[^>]*>)(?:\u00af|\u02c9)(</mo>)", "\\1\u203e\\2", made)
+    # A prime is drawn raised already; as an exponent it is raised and made small once more.
+    made = _PRIMED.sub(r'<mrow>\1<mo lspace="0" rspace="0" form="postfix">\2</mo></mrow>', made)
     # Named characters are HTML's; what comes next reads XML, too.
     made = re.sub(r"&(?!amp;|lt;|gt;|quot;)\w+;", lambda found: html.unescape(found[0]), made)
     if _SIZED.search(made):
@@ -129,7 +132,27 @@ def _parser() -> MarkdownIt:
 
 def _math_block(self, tokens, i, options, env) -> str:
     # A span, since it may stand within a paragraph.
-    return f'<span class="formula" tabindex="0">{math(tokens[i].content, is_block=True)}</span>'
+    made = "".join(math(part, is_block=True) for part in _parts(tokens[i].content))
+    return f'<span class="formula" tabindex="0">{made}</span>'
+
+
+def _parts(latex: str) -> list[str]:
+    r"""Return the formulas that stand side by side, so that a narrow screen can put them below each other.
+
+    >>> _parts(r"a = b, \qquad c = \left( d \qquad e \right)")
+    ['a = b,', 'c = \\left( d \\qquad e \\right)']
+    """
+    parts, depth, begin = [], 0, 0
+    for found in re.finditer(r"\\(?:left|begin)\b|\\(?:right|end)\b|\\qquad\b|\\.|[{}]", latex):
+        word = found[0]
+        if word == "\\qquad" and depth == 0:
+            parts.append(latex[begin : found.start()].strip())
+            begin = found.end()
+        elif word in ("\\left", "\\begin", "{"):
+            depth += 1
+        elif word in ("\\right", "\\end", "}"):
+            depth -= 1
+    return [part for part in (*parts, latex[begin:].strip()) if part]
 
 
 def _fence(self, tokens, i, options, env) -> str:
