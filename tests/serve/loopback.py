@@ -24,6 +24,7 @@ class FakeEngine:
 
     name = "fake"
     context_length = 512
+    can_fill_in = can_chat = True
 
     def __init__(self, pieces=("return ", "a + b"), error: Exception | None = None):
         self.pieces = pieces
@@ -76,14 +77,14 @@ class FakeEngine:
 
 
 @contextlib.contextmanager
-def running(engine, api_key=None, host="127.0.0.1"):
+def running(engine, api_key=None, host="127.0.0.1", **options):
     """A real server on a free port of the loopback; gives its address."""
     from techtree.serve.app import create_app
     from techtree.serve.listening import Server, open_socket
 
     listener, address = open_socket(host, 0, api_key)
     stopping = threading.Event()
-    server = Server(create_app(engine, address, api_key, stopping), stopping)
+    server = Server(create_app(engine, address, api_key, stopping, **options), stopping)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

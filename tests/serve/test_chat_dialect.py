@@ -57,6 +57,12 @@ def test_every_field():
     assert (call.is_stream, call.has_usage, call.has_logprobs) == (True, True, True)
 
 
+def test_llama_vims_warm_up_writes_nothing():
+    warm_up = HELLO | {"id_slot": 0, "samplers": [], "n_predict": 0, "stream": False, "response_fields": [""]}
+    assert parse_call(warm_up).request.max_tokens == 0
+    assert parse_call(HELLO | {"n_predict": -1}).request.max_tokens == 1024
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [

@@ -1,6 +1,8 @@
 """A description taken apart, and mathematics and code made HTML."""
 
 import ast
+import html
+import re
 
 import pytest
 from fontTools.ttLib import TTFont
@@ -92,14 +94,30 @@ def test_links_between_lessons_become_links_between_pages():
     assert 'href="https://example.org"' in markup.markdown("[e](https://example.org)")
 
 
+def test_a_formula_that_goes_on_with_a_minus_is_no_list(tree):
+    shown = markup.markdown("The sum is $1\n- x$, and\n\n- an entry\n")
+    assert shown.count("<math") == 1
+    assert shown.count("<li>") == 1
+    for tech in tree.written:
+        lesson = content.read_lesson(tech)
+        for section in lesson.sections if lesson else ():
+            words = re.sub(
+                r"<pre.*?</pre>|<code>.*?</code>", "", markup.markdown(section.text), flags=re.DOTALL
+            )
+            assert "$" not in words, (tech.id, section.title)
+
+
+def test_a_line_does_not_begin_with_the_comma_of_a_formula():
+    shown = markup.markdown("Let $x$, ($y$) and $z$ be.\n\n$$a,$$\n")
+    tied = re.findall(r'<span class="tied">(.*?)</span>', shown)
+    assert [re.sub(r"<[^>]*>", "", each) for each in tied] == ["x,", "(y)"]
+
+
 def test_money_is_no_mathematics():
     assert "<math" not in markup.markdown("It costs $5 and $6.")
 
 
 def test_no_character_of_code_is_lost(tree):
-    import html
-    import re
-
     for tech in tree.written:
         source = tech.implementation.read_text(encoding="utf-8")
         shown = html.unescape(re.sub(r"<[^>]+>", "", highlight.highlighted(source)))

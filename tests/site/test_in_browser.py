@@ -173,6 +173,19 @@ def test_links_and_controls_are_reached_by_keyboard(chromium, file_base):
     visit.close()
 
 
+def test_what_scrolls_is_reached_by_keyboard_and_nothing_else(chromium, file_base):
+    for width in (320, 1440):
+        visit = Visit(chromium, file_base, viewport={"width": width, "height": 900})
+        visit.open("tech/rope.html")
+        visit.page.locator("section[aria-labelledby=tests] summary").click()
+        visit.page.wait_for_function(
+            """() => [...document.querySelectorAll('pre, .formula, .wide, .frame')]
+                .every(e => (e.scrollWidth > e.clientWidth) === (e.tabIndex === 0))"""
+        )
+        assert visit.page.locator("[tabindex='0']").count() > (5 if width == 320 else 0)
+        visit.close()
+
+
 def test_formulas_have_the_height_of_their_brackets(chromium, file_base):
     """Without the font a bracket around a fraction stays small."""
     visit = Visit(chromium, file_base, viewport={"width": 1440, "height": 900})

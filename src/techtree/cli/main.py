@@ -29,6 +29,8 @@ COMMANDS = {
     "import": "check a model folder from elsewhere and put it where the other commands find it",
     "export": "write a model for other programs: Hugging Face's, or llama.cpp's GGUF",
     "serve": "serve a model to an editor over HTTP, on this machine only",
+    "lsp": "suggest code in an editor, as a language server",
+    "doctor": "look at what this machine has, and decode once",
     "bench": "measure the program beside its peers, in a clone",
     "learn": "write the technologies yourself, and have them graded",
     "map": "draw the tree: what is unlocked, open, locked",

@@ -11,8 +11,9 @@ from pathlib import Path
 class Config:
     """Serve a model to an editor over HTTP, on this machine only, until Ctrl-C.
 
-    It answers POST /infill as llama.cpp's server does, so llama.vim and llama.vscode can use it. A browser
-    finds the tree there, as pages; in a learner's workspace with the learner's states, unless there is a key.
+    It answers POST /infill as llama.cpp's server does, so llama.vim and llama.vscode can use it, and OpenAI's
+    completions and chats. A browser finds the tree there, as pages; in a learner's workspace with the
+    learner's states, unless there is a key.
     """
 
     model: Path | None = None
@@ -34,6 +35,9 @@ class Config:
 
     api_key: str | None = None
     """What clients must send as 'Authorization: Bearer KEY'."""
+
+    ollama: bool = False
+    """Whether programs that look for Ollama find it here; most look at --port 11434."""
 
 
 def run(config: Config) -> int:
@@ -59,9 +63,10 @@ def run(config: Config) -> int:
             print(f"remembering {files.n_files:,} files of {files.root}")
             threading.Thread(target=files.follow, args=(stopping,), daemon=True).start()
         print(greeting(address.url, config.api_key), flush=True)
-        serve(
-            create_app(engine, address, config.api_key, stopping, _pages(config.api_key)), listener, stopping
+        app = create_app(
+            engine, address, config.api_key, stopping, _pages(config.api_key), speaks_ollama=config.ollama
         )
+        serve(app, listener, stopping)
     print("stopped")
     return 0
 

@@ -136,6 +136,16 @@ class Engine(Protocol):
         """The number of tokens that the model sees at once."""
         ...
 
+    @property
+    def can_fill_in(self) -> bool:
+        """Whether the model has learned to see what stands after the cursor."""
+        ...
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the model has a chat template."""
+        ...
+
     def infill(
         self,
         request: InfillRequest,

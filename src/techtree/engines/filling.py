@@ -94,7 +94,7 @@ class Filling:
         )
 
     def _given_prompt(self, request: InfillRequest | ChatRequest) -> list[int] | None:
-        """Return the prompt where it is given as it is: to leave something out of it would change its sense."""
+        """Return the prompt where it is given as it is: to leave out a part would change its sense."""
         if isinstance(request, ChatRequest):
             ids, what = self._chats.ids(_as_mappings(request.messages)), "a chat"
         elif request.is_raw and not request.suffix:

@@ -81,6 +81,16 @@ class NumpyEngine:
         """Say what comes next in a chat; see `Engine.chat`."""
         return self._answer(request, cancelled, on_text, on_token)
 
+    @property
+    def can_fill_in(self) -> bool:
+        """Whether the model has learned to see what stands after the cursor."""
+        return self._filling.tokenizer.can_fill_in
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the model has a chat template."""
+        return self._filling.tokenizer.chat_template is not None
+
     def chat_text(self, messages: tuple[Message, ...]) -> str:
         """Return a chat as the model's template has it."""
         return self._filling.chat_text(messages)

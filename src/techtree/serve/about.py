@@ -58,7 +58,11 @@ class About:
 
     async def slots(self, request: Request) -> Response:
         """Answer ``GET /slots``: one request decodes at a time."""
-        slot = {"id": 0, "n_ctx": self._engine.context_length, "is_processing": self._metrics.n_processing > 0}
+        slot = {
+            "id": 0,
+            "n_ctx": self._engine.context_length,
+            "is_processing": self._metrics.n_processing > 0,
+        }
         return JSONResponse([slot])
 
     async def metrics(self, request: Request) -> Response:
@@ -66,7 +70,7 @@ class About:
         return PlainTextResponse(self._metrics.text(), media_type=MEDIA_TYPE)
 
     async def tokenize(self, request: Request) -> Response:
-        """Answer ``POST /tokenize``. The name of a special token means that token, unless it is told not to."""
+        """Answer ``POST /tokenize``. The name of a special token means that token, unless told not to."""
         fields = Fields(await read_object(request))
         text = fields.text("content")
         parses = fields.boolean("parse_special", default=True)

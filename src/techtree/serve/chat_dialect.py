@@ -74,13 +74,16 @@ def parse_call(body: Mapping[str, object]) -> ChatCall:
     """
     refuse_other_values(body, _ONLY)
     fields = Fields(body)
-    limit = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
+    limits = ("max_completion_tokens", "max_tokens", "n_predict")
+    limit = next((name for name in limits if name in fields), "max_tokens")
+    n_wanted = fields.integer(limit, MAX_TOKENS, minimum=-1 if limit == "n_predict" else 0)
     n_top = fields.integer("top_logprobs", 0, minimum=0)
     if n_top > MAX_TOP_LOGPROBS:
         raise ApiError(400, f'"top_logprobs" must be {MAX_TOP_LOGPROBS} or less; got {n_top}')
     request = ChatRequest(
         parse_messages(fields),
-        max_tokens=min(fields.integer(limit, MAX_TOKENS, minimum=0), MOST_TOKENS),
+        # llama.vim warms up with llama.cpp's n_predict of 0; its -1 is for as many as there are.
+        max_tokens=MAX_TOKENS if n_wanted < 0 else min(n_wanted, MOST_TOKENS),
         stop=stop_strings(body),
         n_top=n_top,
         **sampling(fields),

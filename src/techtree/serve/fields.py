@@ -96,6 +96,15 @@ class Fields:
                 raise self.error(f"{name}[{i}]", "an object", item)
         return [Fields(item, f"{self._where}{name}[{i}].") for i, item in enumerate(value)]
 
+    def nested(self, name: str) -> Mapping[str, object]:
+        """Return an object, which may be left out."""
+        value = self._values.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.error(name, "an object", value)
+        return value
+
     def is_array(self, name: str) -> bool:
         """Return whether a field is an array."""
         return isinstance(self._values.get(name), list)

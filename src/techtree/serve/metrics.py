@@ -1,7 +1,7 @@
-"""What the server has done since it started, as Prometheus reads it: counts and times, nothing of anybody's code.
+"""What the server has done since it started, as Prometheus reads it: counts and times, nobody's code.
 
-    # TYPE techtree_requests_total counter
-    techtree_requests_total{path="/infill",status="200"} 12
+# TYPE techtree_requests_total counter
+techtree_requests_total{path="/infill",status="200"} 12
 """
 
 import contextlib
@@ -19,16 +19,9 @@ OTHER = "other"
 
 
 class Metrics:
-    """Counts of what was asked and answered.
+    """Counts of what was asked and answered."""
 
-    Parameters
-    ----------
-    paths
-        Those that are counted apart.
-    """
-
-    def __init__(self, paths: frozenset[str]):
-        self._paths = paths
+    def __init__(self):
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, int]] = Counter()
         self._totals = {"prompt_tokens": 0, "prompt_tokens_reused": 0, "predicted_tokens": 0}
@@ -59,7 +52,7 @@ class Metrics:
     def requested(self, path: str, status: int) -> None:
         """Count a request."""
         with self._lock:
-            self._requests[path if path in self._paths else OTHER, status] += 1
+            self._requests[path, status] += 1
 
     def text(self) -> str:
         """Return all counts as Prometheus reads them."""
@@ -87,18 +80,22 @@ class Counted:
         Who answers.
     metrics
         Where they are counted.
+    paths
+        Those that are counted apart.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics):
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]):
         self._app = app
         self._metrics = metrics
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.requested(scope["path"], message["status"])
+                path = scope["path"] if scope["path"] in self._paths else OTHER
+                self._metrics.requested(path, message["status"])
             await send(message)
 
         await self._app(scope, receive, counted)

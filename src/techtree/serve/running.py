@@ -9,6 +9,7 @@ from starlette.types import Receive
 
 from techtree.engines.engine import ChatRequest, Engine, InfillRequest, InfillResult, WrittenToken
 from techtree.serve.connection import MAX_CONNECTIONS
+from techtree.serve.metrics import Metrics
 
 Request = InfillRequest | ChatRequest
 Event = tuple[str | InfillResult, list[WrittenToken]]
@@ -24,10 +25,13 @@ class Runner:
         Who answers.
     stopping
         Set when the server stops: answers under way then end with what they have.
+    metrics
+        Where the answers are counted.
     """
 
-    def __init__(self, engine: Engine, stopping: threading.Event):
+    def __init__(self, engine: Engine, stopping: threading.Event, metrics: Metrics):
         self._engine = engine
+        self._metrics = metrics
         self._stopping = stopping
         # Each request a thread: one that waits for another's end still hears that its client has gone.
         self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "answer")
@@ -58,9 +62,13 @@ class Runner:
             return gone.is_set() or self._stopping.is_set()
 
         def answer() -> InfillResult:
-            if isinstance(request, ChatRequest):
-                return self._engine.chat(request, cancelled, on_text, on_token)
-            return self._engine.infill(request, cancelled, on_text, on_token)
+            with self._metrics.processing():
+                if isinstance(request, ChatRequest):
+                    result = self._engine.chat(request, cancelled, on_text, on_token)
+                else:
+                    result = self._engine.infill(request, cancelled, on_text, on_token)
+            self._metrics.answered(result)
+            return result
 
         work = asyncio.get_running_loop().run_in_executor(self._threads, answer)
         watch = asyncio.ensure_future(_until_gone(receive))

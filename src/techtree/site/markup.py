@@ -107,12 +107,40 @@ def markdown(text: str, prefix: str = "") -> Markup:
     InputError
         When a formula cannot be rendered.
     """
-    return Markup(_parser().render(text, {"prefix": prefix}))
+    return Markup(_tied(_parser().render(_untorn(text), {"prefix": prefix})))
+
+
+def _untorn(text: str) -> str:
+    r"""Join lines where a formula goes on with a sign that would begin a list.
+
+    >>> _untorn("a $p\n- q$ b\n\n- c\n")
+    'a $p - q$ b\n\n- c\n'
+    """
+    lines: list[str] = []
+    is_open = in_fence = False
+    for line in text.split("\n"):
+        in_fence ^= line.lstrip().startswith("```")
+        if is_open and not in_fence and re.match(r" {0,3}(?:[-+*]|1[.)]) ", line):
+            lines[-1] += f" {line.lstrip()}"
+        else:
+            lines.append(line)
+        n_signs = len(re.findall(r"(?<!\\)\$", re.sub(r"`[^`]*`", "", line)))
+        is_open = bool(line.strip()) and not in_fence and is_open ^ bool(n_signs % 2)
+    return "\n".join(lines)
 
 
 def inline(text: str, prefix: str = "") -> Markup:
     """Return one line of Markdown as HTML, without a paragraph around it."""
-    return Markup(_parser().renderInline(text, {"prefix": prefix}))
+    return Markup(_tied(_parser().renderInline(text, {"prefix": prefix})))
+
+
+def _tied(made: str) -> str:
+    """Keep a formula on one line with its brackets and with what ends the clause."""
+    return re.sub(
+        r"(\(?)(<math>(?:(?!</math>).)*</math>)([,.;:!?)]*)",
+        lambda found: f'<span class="tied">{found[0]}</span>' if found[1] or found[3] else found[0],
+        made,
+    )
 
 
 @cache
@@ -124,7 +152,7 @@ def _parser() -> MarkdownIt:
     parser.add_render_rule("math_block", _math_block)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("code_block", _fence)
-    parser.add_render_rule("table_open", lambda *_: '<div class="wide" tabindex="0"><table>')
+    parser.add_render_rule("table_open", lambda *_: '<div class="wide"><table>')
     parser.add_render_rule("table_close", lambda *_: "</table></div>")
     parser.add_render_rule("link_open", _link)
     return parser
@@ -133,7 +161,7 @@ def _parser() -> MarkdownIt:
 def _math_block(self, tokens, i, options, env) -> str:
     # A span, since it may stand within a paragraph.
     made = "".join(math(part, is_block=True) for part in _parts(tokens[i].content))
-    return f'<span class="formula" tabindex="0">{made}</span>'
+    return f'<span class="formula">{made}</span>'
 
 
 def _parts(latex: str) -> list[str]:
@@ -173,7 +201,7 @@ def _link(self, tokens, i, options, env) -> str:
 
 def code(text: str, language: str = "python") -> Markup:
     """Return source code as a block with its words in colour."""
-    return Markup(f'<pre tabindex="0"><code>{highlighted(text, language)}</code></pre>')
+    return Markup(f"<pre><code>{highlighted(text, language)}</code></pre>")
 
 
 def plain(text: str) -> str:

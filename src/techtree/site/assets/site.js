@@ -2,6 +2,17 @@
 (function () {
   "use strict";
 
+  /* What scrolls sideways is reached by the Tab key, and only that: browsers differ in what they reach by themselves. */
+  function reach() {
+    document.querySelectorAll("pre, .formula, .wide, .frame").forEach(function (each) {
+      if (each.scrollWidth > each.clientWidth) { each.tabIndex = 0; } else { each.removeAttribute("tabindex"); }
+    });
+  }
+  reach();
+  window.addEventListener("load", reach);
+  window.addEventListener("resize", reach);
+  document.addEventListener("toggle", reach, true);
+
   /* On a narrow screen the contents would push the text down. */
   var contents = document.querySelector(".contents details");
   if (contents && window.matchMedia("(max-width: 68rem)").matches) { contents.open = false; }
