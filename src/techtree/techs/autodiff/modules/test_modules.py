@@ -145,7 +145,7 @@ WRAPS = {
 def test_the_walk_leaves_nothing_out_that_is_deep(impl):
     """Python allows about a thousand nested calls: beyond a hundred, one may say that it is too deep."""
     for (wrap, step), depth in itertools.product(
-        WRAPS.values(), aim.sizes(2, 3, 4, 7, 20, 100, at_most=2500)
+        WRAPS.values(), aim.sizes(2, 3, 4, 7, 20, 100, 2000, at_most=2500)
     ):
         end = module(impl, w=p(impl))
         deep = end
@@ -471,6 +471,21 @@ def test_two_parameters_with_one_name_are_refused(impl):
             assert first.data.tolist() == [0]
     shared = p(impl)
     assert names(module(impl, x={1: shared, "1": shared})) == ["x.1"]
+
+
+def test_names_that_differ_a_little_are_two(impl):
+    """Small letters and capitals; and a module, a list or a dict may be called as a parameter is."""
+    for pair in (("w", "W"), ("layer_1", "layer1"), ("w", "w_"), ("ſ", "s"), ("é", "é")):
+        m = module(impl, **{pair[0]: p(impl, 1)}, inner={pair[1]: p(impl, 2), pair[0]: p(impl, 3)})
+        setattr(m, pair[1], p(impl, 4))
+        assert names(m) == [pair[0], f"inner.{pair[1]}", f"inner.{pair[0]}", pair[1]]
+        m.load_state_dict(m.state_dict())
+    for inner in (module(impl), module(impl, w=p(impl)), [], [p(impl)], {"w": p(impl)}, (module(impl),)):
+        for entries in ({"a": {"b": inner}, "a.b": p(impl)}, {"a.b": p(impl), "a": {"b": inner}}):
+            found = names(module(impl, x=entries))
+            assert found.count("x.a.b") == 1
+            m = module(impl, x=entries).eval()
+            m.load_state_dict(m.state_dict())
 
 
 # Parameters.
@@ -1002,12 +1017,12 @@ UNFIT = [
     (
         {
             **dict.fromkeys(["first", "second.0", "second.1", "third"]),
-            "a": np.ones((2, 3)),
-            "b": np.ones(1),
-            "c": np.array(1.0),
-            "d": np.ones((2, 0)),
+            "alpha": np.ones((2, 3)),
+            "beta": np.ones(1),
+            "gamma": np.array(1.0),
+            "delta": np.ones((2, 0)),
         },
-        ["first", "second.0", "second.1", "third", "'a'", "'b'", "'c'", "'d'"],
+        ["first", "second.0", "second.1", "third", "alpha", "beta", "gamma", "delta"],
     ),
     ({"third": None, "Third": np.ones((2, 0))}, ["third", "Third"]),
 ]

@@ -196,6 +196,14 @@ ONE = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
 DAMAGED = {
     **{f"a file of {n} bytes": (b"\x02" + b"\0" * 7 + b"{}")[:n] for n in range(10)},
     "a header longer than the file": raw(F2, EIGHT, length=200),
+    **{
+        f"a header of {8 + n} bytes of which 8 are there": raw(text, length=8 + n)
+        for n in (1, 2, 7, 8, 9)
+        for text in ("{}      ", "{}".ljust(8, "\n"))
+    },
+    "a header of which the last spaces are missing": raw(
+        '{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}', length=56
+    ),
     "a header as long as the file": raw(F2, EIGHT, length=len(raw(F2, EIGHT))),
     "a header of 2^63 bytes": raw(F2, EIGHT, length=2**63),
     "a header of 2^64 - 1 bytes": raw(F2, EIGHT, length=2**64 - 1),
@@ -241,6 +249,24 @@ DAMAGED = {
     "an object in the metadata": raw({"__metadata__": {"a": {"b": "c"}}, **F2}, EIGHT),
     "metadata that is a tensor": raw({"__metadata__": entry("F32", [2], 0, 8)}, EIGHT),
     "an entry that is a list": raw({"w": ["F32", [2], [0, 8]]}, EIGHT),
+    "an entry that is a list of the three words": raw({"w": ["dtype", "shape", "data_offsets"]}, EIGHT),
+    **{
+        f"{word} as {what}": raw("{" + ONE.replace(old, new.format(word), 1) + "}", EIGHT)
+        for word in ("NaN", "Infinity", "-Infinity")
+        for what, old, new in (
+            ("an offset", "[0,8]", "[{},8]"),
+            ("the other offset", "[0,8]", "[0,{}]"),
+            ("a length", "[2]", "[2,{}]"),
+        )
+    },
+    **{
+        f"the dtype {code!r} of the right size": raw(changed(dtype=code, shape=[8 // size]), EIGHT)
+        for code, size in (("f32", 4), ("u8", 1), ("i16", 2), ("Bool", 1), ("F32\\u0000", 4), ("bf16", 2))
+    },
+    "offsets below 0, without data": raw(changed(data_offsets=[-8, 0])),
+    "offsets below 0, before others": raw(
+        {**changed(data_offsets=[-8, 0]), "v": entry("U8", [8], 0, 8)}, EIGHT
+    ),
     "an entry that is null": raw({"w": None}, b""),
     "an entry that is a number": raw({"w": 8}, EIGHT),
     "an entry that is a text": raw({"w": "dtype shape data_offsets"}, EIGHT),
@@ -800,6 +826,20 @@ def test_a_file_is_mapped_not_read(impl, tmp_path):
     assert kept[0]["last"][0] == 5
     assert all(kept[0][code][-1] == 0 for code in ORDER)
     assert battery.peak_bytes(lambda: impl.read_metadata(path)) < 1 << 20
+
+
+@pytest.mark.parametrize(("code", "step"), [("U8", 1), ("BOOL", 1), ("I8", 1), ("F16", 2), ("F32", 4)])
+def test_what_is_aligned_for_its_type_is_mapped(impl, tmp_path, code, step):
+    """The data need not begin at a multiple of 8: only a tensor that lies badly for its own type is copied."""
+    size = 8 << 20
+    text = json.dumps({"w": entry(code, [size // step], 0, size)})
+    text += " " * (-(8 + len(text)) % 8 + step)  # at 8 k + step in the file
+    path = written(tmp_path, raw(text))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + size)
+    kept = []
+    assert battery.peak_bytes(lambda: kept.append(impl.load_file(path))) < 1 << 20
+    assert kept[0]["w"].nbytes == size
 
 
 def test_arrays_stay_good_without_the_file(impl, tmp_path):

@@ -82,6 +82,17 @@ def test_the_order_of_random_graphs(impl, rng):
             check_order(impl.topological_order(root, graph.__getitem__), root, graph.__getitem__)
 
 
+def test_nodes_in_the_middle_have_any_number_of_inputs(impl):
+    """Of many inputs, each first met where many wait; and some that others have brought in already."""
+    for n in aim.sizes(3, 4, 7, 40, at_most=1000):
+        graph = {"root": [f"middle {i}" for i in range(3)]}
+        for i in range(3):
+            graph[f"middle {i}"] = [f"leaf {i}, {j}" for j in range(n)] + [f"leaf {k}, 0" for k in range(i)]
+            graph |= {f"leaf {i}, {j}": ["deep"] * (j % 3) for j in range(n)}
+        graph["deep"] = []
+        check_order(impl.topological_order("root", graph.__getitem__), "root", graph.__getitem__)
+
+
 def test_nodes_may_be_any_hashable_objects_and_inputs_any_iterables(impl):
     """False ones too; a number and its text are two nodes, and equal objects are one."""
     graph = {3: (2, 0), 2: (0, ""), 0: ("0", ()), "": ("0",), "0": (), (): ()}

@@ -227,6 +227,38 @@ def test_axes_of_equal_length_are_told_apart_by_name(impl, rng, spec):
     check(impl, spec, *operands_for(rng, spec, dict.fromkeys("abcd", 3)))
 
 
+def test_specs_that_stand_in_the_source(impl, rng):
+    for spec in sorted({each for each in aim.TEXTS if re.fullmatch("[a-zA-Z,]{1,12}", each)}):
+        operands = operands_for(rng, spec, dict.fromkeys(LETTERS, 2))
+        letters = sorted({*spec} - {","})
+        for output in ("".join(letters), "".join(letters[::2])):
+            check(impl, f"{spec}->{output}", *operands)
+
+
+def test_what_is_multiplied_by_0_or_1_is_multiplied(impl, rng):
+    """0 times NaN or infinity is NaN, and times 1 is a new array."""
+    for value in (np.nan, np.inf, -np.inf):
+        for spec, shapes in {
+            "ab,bc->ac": [(2, 3), (3, 4)],
+            "ab,ab->": [(2, 3), (2, 3)],
+            "a,b->ab": [(3,), (2,)],
+            "ab,->a": [(2, 3), ()],
+            "abc,acd->abd": [(2, 1, 3), (2, 3, 2)],
+        }.items():
+            for zeros, values in ((0, 1), (1, 0)):
+                operands = [np.zeros(shapes[0]), np.zeros(shapes[1])]
+                operands[values][...] = value
+                with np.errstate(all="ignore"):
+                    got = impl.einsum(spec, *operands)
+                assert np.isnan(got).all(), f"einsum({spec!r}, ...) of zeros, operand {zeros}, and {value}"
+    x = rng.normal(size=(2, 3))
+    for first, second, one in itertools.product("ai", "bj", (np.array(1.0), np.ones(3))):
+        spec = f"{first}{second},{second * one.ndim}->{first}{second}"
+        got = impl.einsum(spec, x, one)
+        battery.check_equal(got, x, ulps=0, label=f"einsum({spec!r}, x, 1)")
+        assert not np.may_share_memory(got, x), f"einsum({spec!r}, x, 1) shares memory with x"
+
+
 def test_axes_of_length_0(impl):
     """The sum over nothing is 0."""
     empty = np.ones((2, 0, 3))
@@ -305,6 +337,49 @@ def test_the_product_over_all_letters_is_never_in_memory(impl, rng, spec, length
     result = math.prod(lengths[letter] for letter in spec.split("->")[1])
     allowed = 4 * 8 * (sum(x.size for x in operands) + result) + 20_000
     require_memory(impl, spec, operands, min(allowed, 900_000))
+
+
+def contracted(lengths, exponents):
+    """Follow a chain of matrices in the documented order: which powers of ten occur; None where two tie."""
+    chain = [({i, i + 1}, each) for i, each in enumerate(exponents)]
+    occurring = []
+    while len(chain) > 1:
+        pairs = [*itertools.combinations(range(len(chain)), 2)]
+        costs = [math.prod(lengths[n] for n in chain[i][0] | chain[j][0]) for i, j in pairs]
+        if costs.count(min(costs)) > 1:
+            return None
+        i, j = pairs[costs.index(min(costs))]
+        (one, p), (other, q) = chain[i], chain[j]
+        rest = [each for n, each in enumerate(chain) if n not in (i, j)]
+        needed = {0, len(exponents)}.union(*(letters for letters, _ in rest))
+        chain = [*rest, ((one | other) & needed, p + q)]
+        occurring.append(p + q)
+    return occurring
+
+
+def test_the_pair_with_the_fewest_multiplications_comes_next(impl, rng):
+    """Chains of matrices that are 1e200, 1 or 1e-200: what meets in another order overflows, or vanishes."""
+    n_tried = 0
+    while n_tried < 80:
+        n = int(rng.integers(3, 6))
+        lengths = rng.choice([1, 2, 3, 4, 5, 7, 9], size=n + 1).tolist()
+        exponents = rng.choice([-200, 0, 200], size=n).tolist()
+        occurring = contracted(lengths, exponents)
+        if occurring is None or max(map(abs, occurring)) > 200 or not any(exponents):
+            continue
+        n_tried += 1
+        order = rng.permutation(n)
+        terms = [LETTERS[i : i + 2] for i in order]
+        spec = f"{','.join(terms)}->{LETTERS[0]}{LETTERS[n]}"
+        operands = [np.full((lengths[i], lengths[i + 1]), 10.0 ** exponents[i]) for i in order]
+        with np.errstate(all="ignore"):
+            got = impl.einsum(spec, *operands)
+        expected = float(math.prod(lengths[1:-1])) * 10.0 ** occurring[-1]
+        if not np.allclose(got / expected, 1, rtol=1e-9):
+            shapes = ", ".join(str(x.shape) for x in operands)
+            what = f"{expected:g} expected everywhere, {got.flat[0]:g} came: other pairs came first"
+            values = ", ".join(f"{x.flat[0]:g}" for x in operands)
+            raise MismatchError(what, [f"asked: einsum({spec!r}, ...) of shapes {shapes}, all of {values}"])
 
 
 def require_memory(impl, spec, operands, allowed):
@@ -427,6 +502,15 @@ def test_any_two_lengths_are_compared(impl):
         ("(ab)->a", [(2, 3)]),
         ("[a]->a", [(2,)]),
         ("a*b->ab", [(2,), (3,)]),
+        ("...ab->ab", [(2, 3)]),  # an ellipsis, with as many letters as there are axes
+        ("...ab,...bc->...ac", [(2, 3), (3, 4)]),
+        ("ab...->...ab", [(2, 3)]),
+        ("a\tb->b", [(2, 3)]),  # other white space than spaces
+        ("ab,\tbc->ac", [(2, 3), (3, 4)]),
+        ("ab->b\n", [(2, 3)]),
+        ("\nab->b", [(2, 3)]),
+        ("ab\n", [(2, 3)]),
+        ("ab->\xa0b", [(2, 3)]),
     ],
 )
 def test_malformed_specs(impl, spec, shapes):

@@ -45,7 +45,7 @@ def numerical_gradient(f: Callable, x: np.ndarray, step: float | None = None) ->
     ------
     ValueError
         When f gives an array with axes, when the step is not above 0, or when it is so small that it is lost
-        in rounding, ``x_i + step == x_i``.
+        in rounding, ``x_i + step == x_i - step``.
 
     Notes
     -----
@@ -115,7 +115,8 @@ def directional_derivative(
         return 0.0
     if step is None:
         step = float(1 / (np.abs(direction) / steps).max())
-    return (_number(f(x + step * direction)) - _number(f(x - step * direction))) / (2 * step)
+    right, left = np.array(x + step * direction), np.array(x - step * direction)  # also without axes
+    return (_number(f(right)) - _number(f(left))) / (2 * step)
 
 
 def check_gradient(

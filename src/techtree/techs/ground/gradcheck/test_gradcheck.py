@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from techtree.techs import aim, battery
+
 # The step that the docstring names, and what it leaves of float64's digits: with h = 6e-6 the cut-off
 # series costs h**2 / 6 = 6e-12 for a third derivative of 1, rounding eps / h = 4e-11 for values of 1. The
 # functions below have values and third derivatives up to about 20. A one-sided difference would err by h
@@ -75,6 +77,8 @@ def test_the_identity_has_slope_exactly_1(impl, x, step):
 def test_the_identity_has_slope_exactly_1_with_a_tiny_step(impl):
     assert impl.numerical_gradient(lambda v: v[0], np.array([1 / 3]), 1e-13)[0] == 1.0
     assert impl.numerical_gradient(lambda v: v[0], np.array([0.1]), step=1e-14)[0] == 1.0
+    for x in (1.0, -1.5, 3.0, 1e6):  # the next numbers to either side
+        assert impl.numerical_gradient(lambda v: v[0], np.array([x]), step=1.5 * np.spacing(abs(x)))[0] == 1.0
 
 
 def test_the_step_is_the_distance_to_either_side(impl):
@@ -83,6 +87,37 @@ def test_the_step_is_the_distance_to_either_side(impl):
     assert np.array_equal(
         impl.numerical_gradient(lambda v: (v**3).sum(), np.array([2.0, 8.0]), step=0.5), [12.25, 192.25]
     )
+
+
+@pytest.mark.parametrize("step", [0.3, 1e-3, 7e-5, 1.7, 1e4 / 3])
+def test_a_given_step_is_taken_as_it_is(impl, step):
+    x = np.array([0.0, 0.7, -12.0])
+    f, points = recorder(lambda v: 0.0)
+    impl.numerical_gradient(f, x, step)
+    assert np.abs(np.array(points) - x).max(axis=1) == pytest.approx([step] * 6, rel=1e-9)
+    f, points = recorder(lambda v: 0.0)
+    impl.directional_derivative(f, x, [1, -2, 0], step)
+    assert np.abs(np.array(points) - x) == pytest.approx(np.array([[step, 2 * step, 0]] * 2), rel=1e-9)
+
+
+def test_large_arrays(impl, rng):
+    """Every entry of many counts, and mistakes that cancel in a sum are found."""
+    shapes = [(3, 130), (260,), *((n,) for n in aim.sizes(at_most=1000))]
+    for shape in shapes:
+        weights, x, direction = (rng.normal(size=shape) for _ in range(3))
+
+        def f(v, weights=weights):
+            return float((weights * v).sum())
+
+        assert np.abs(impl.numerical_gradient(f, x) - weights).max() < 1e-6, shape
+        along = impl.directional_derivative(f, x, direction)
+        assert along == pytest.approx((weights * direction).sum(), abs=1e-5), shape
+        wrong = np.sign(weights) + weights
+        assert impl.check_gradient(lambda v, w=wrong: float((w * v).sum()), wrong, x) < 1e-6
+        wrong.flat[0] += 0.5
+        wrong.flat[-1] -= 0.5
+        with pytest.raises(AssertionError):
+            impl.check_gradient(lambda v, w=weights: float(((np.sign(w) + w) * v).sum()), wrong, x)
 
 
 def test_the_step_grows_with_the_entry(impl):
@@ -110,6 +145,10 @@ def test_two_calls_for_each_entry_and_nothing_else_moves(impl, rng):
     f, points = recorder(lambda v: v.sum())
     impl.numerical_gradient(f, x)
     assert len(points) == 2 * x.size
+    for one in (np.array(0.5), np.array([0.5]), np.array([[-3.0]])):
+        f_one, points_of_one = recorder(lambda v: float(v.sum()))
+        impl.numerical_gradient(f_one, one)
+        assert len(points_of_one) == 2
     directions = []
     for point in points:
         assert point.shape == x.shape
@@ -130,13 +169,18 @@ def test_f_may_change_and_keep_what_it_gets(impl):
         return result
 
     x = np.array([1.0, 2.0, 3.0])
-    got = impl.numerical_gradient(rude, x)
-    assert np.abs(got - [2.0, 4.0, 6.0]).max() < TOLERANCE
+    for step in (0.5, None):
+        got = impl.numerical_gradient(rude, x, step)
+        assert np.abs(got - [2.0, 4.0, 6.0]).max() < TOLERANCE
     along = impl.directional_derivative(rude, x, np.array([1.0, 1.0, 1.0]))
     assert abs(along - 12.0) < 1e-7
     assert np.array_equal(x, [1.0, 2.0, 3.0])
     assert all(np.array_equal(v, [1e3] * 3) for v in kept)
     assert not any(np.shares_memory(a, b) for i, a in enumerate(kept) for b in kept[:i])
+    kept.clear()  # without axes, too, f gets arrays
+    assert abs(impl.numerical_gradient(rude, 3.0) - 6.0) < TOLERANCE
+    assert abs(impl.directional_derivative(rude, 3.0, 2.0) - 12.0) < TOLERANCE
+    assert all(isinstance(v, np.ndarray) and v.shape == () and v.dtype == np.float64 for v in kept)
 
 
 @pytest.mark.parametrize("x", [[3, 5], (3, 5), np.array([3, 5]), np.array([3, 5], np.float32)])
@@ -163,9 +207,31 @@ def test_what_f_may_give(impl):
             impl.directional_derivative(f, x, x)
 
 
+@pytest.mark.parametrize("name", ["numerical_gradient", "directional_derivative"])
+def test_each_value_of_f_counts(impl, name):
+    """One of them has axes, or is NaN; whichever it is."""
+    x = np.array([1.0, 2.0])
+    arguments = (x,) if name == "numerical_gradient" else (x, np.ones(2))
+    for place in range(4 if name == "numerical_gradient" else 2):
+        for odd in (np.ones(1), np.ones((1, 1)), math.nan):
+            n_calls = 0
+
+            def f(v, place=place, odd=odd):
+                nonlocal n_calls
+                n_calls += 1
+                return odd if n_calls == place + 1 else float(v.sum())
+
+            if isinstance(odd, float):
+                assert np.isnan(getattr(impl, name)(f, *arguments)).any()
+            else:
+                battery.refuses(getattr(impl, name), f, *arguments)
+
+
 @pytest.mark.parametrize("step", [0.0, -1e-3, math.nan])
 def test_a_step_must_be_above_0(impl, step):
     for call in (
+        lambda: impl.numerical_gradient(np.sum, np.ones((0, 2)), step),
+        lambda: impl.directional_derivative(np.sum, np.ones(0), np.ones(0), step),
         lambda: impl.numerical_gradient(np.sum, np.ones(2), step),
         lambda: impl.directional_derivative(np.sum, np.ones(2), np.ones(2), step),
         lambda: impl.check_gradient(np.sum, np.ones(2), np.ones(2), step=step),
@@ -196,7 +262,7 @@ def test_the_directional_derivative_is_the_gradient_times_the_direction(impl, rn
     assert abs(got - (weights * np.cos(x) * direction).sum()) < 1e-7
 
 
-@pytest.mark.parametrize("length", [1e-9, 1e-3, 2.0, 1e4, 1e9])
+@pytest.mark.parametrize("length", [1e-200, 1e-30, 1e-9, 1e-3, 2.0, 1e4, 1e9, 1e200])
 def test_a_longer_direction_gives_a_larger_derivative(impl, rng, length):
     """The step must shrink as the direction grows, or sin is sampled across many of its waves."""
     x, direction = rng.normal(size=5), rng.normal(size=5)
@@ -237,11 +303,20 @@ def test_the_step_along_a_direction(impl):
     assert impl.directional_derivative(lambda v: v[0] ** 3, [2.0], [2.0], step=0.25) == 24.5
     assert impl.directional_derivative(lambda v: v[0] ** 3, [2.0], [1.0], 0.5) == 12.25
     assert impl.directional_derivative(lambda v: v[0] ** 3, [2.0], [-1.0], 0.5) == -12.25
+    for direction in ([2], np.array([2]), np.array([2], np.int8), np.array([2], np.float16)):
+        assert impl.directional_derivative(lambda v: v[0] ** 3, [2], direction, 0.25) == 24.5
+    got = impl.directional_derivative(lambda v: v[0], [0.0], [1 / 3], 0.5)
+    assert got == pytest.approx(1 / 3, rel=1e-14)
 
 
 def test_the_zero_direction(impl):
-    f, _ = recorder(lambda v: (1 / v).sum())
-    assert impl.directional_derivative(f, np.ones(3), np.zeros(3)) == 0.0
+    f, points = recorder(lambda v: (1 / v).sum())
+    for zeros in (np.zeros(3), [0, 0, 0], np.array([-0.0, 0.0, 0.0])):
+        got = impl.directional_derivative(f, np.ones(3), zeros)
+        assert isinstance(got, float)
+        assert got == 0.0
+        assert impl.directional_derivative(lambda v: math.nan, np.ones(3), zeros) == 0.0
+    assert len(points) in (0, 6)  # twice in each call, or not at all
     got = impl.directional_derivative(f, np.ones(2), np.array([0.0, 1.0]))
     assert abs(got + 1.0) < TOLERANCE
 
@@ -250,6 +325,8 @@ def test_the_direction_has_the_shape_of_x_and_is_not_changed(impl):
     for shape in [(3, 1), (1,), (), (2,)]:
         with pytest.raises(ValueError):  # noqa: PT011
             impl.directional_derivative(np.sum, np.ones(3), np.ones(shape))
+    for one, other in (((0,), (3, 0)), ((0, 2), (2, 0)), ((0,), ())):
+        battery.refuses(impl.directional_derivative, np.sum, np.ones(one), np.ones(other))
     x, direction = np.array([1.0, 2.0]), np.array([3.0, 4.0])
     impl.directional_derivative(np.sum, x, direction)
     assert x.tolist() == [1.0, 2.0]
@@ -316,6 +393,9 @@ def test_the_tolerance_decides(impl):
     assert error == pytest.approx(0.5, rel=1e-6)
     with pytest.raises(AssertionError):
         impl.check_gradient(np.sum, np.array([1.0, 1.01]), x, tolerance=0.0098)
+    # What is as large as the tolerance passes.
+    assert impl.check_gradient(lambda v: 0.0, [0.25, 0.0], np.ones(2), tolerance=1.0) == 1.0
+    assert impl.check_gradient(lambda v: 0.0, [0.0, 0.0], np.ones(2), tolerance=0.0) == 0.0
     # The default: 2e-5 is too much, 5e-6 is not.
     with pytest.raises(AssertionError):
         impl.check_gradient(np.sum, np.array([1.0, 1.00002]), x)
@@ -353,7 +433,13 @@ def test_what_is_not_a_number_does_not_pass(impl, bad):
         impl.check_gradient(np.sum, gradient, x)
     assert "(1,)" in str(raised.value)
     with pytest.raises(AssertionError):
-        impl.check_gradient(lambda v: v[0] + (bad if v[1] > 1.5 else 0.0), np.ones(3), x)
+        impl.check_gradient(lambda v: v.sum() + (bad if v[1] > 1.5 else 0.0), np.ones(3), x)
+    if np.isnan(bad):  # on one side or on both
+        for claimed in (np.ones(3), gradient):
+            with pytest.raises(AssertionError):
+                impl.check_gradient(
+                    lambda v: v.sum() + (bad if v[1] > 1.5 else 0.0), claimed, x, tolerance=1e9
+                )
     with pytest.raises(AssertionError):
         impl.check_gradient(np.sum, gradient, x, tolerance=1e9)
 

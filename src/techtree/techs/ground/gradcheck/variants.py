@@ -135,10 +135,10 @@ MISTAKES = {
         )
     ],
     "the derivative along a direction is one-sided": [
-        ("_number(f(x - step * direction))) / (2 * step)", "_number(f(x))) / step")
+        ("_number(f(left))) / (2 * step)", "_number(f(x))) / step")
     ],
     "the derivative along a direction is divided by one step": [
-        ("_number(f(x - step * direction))) / (2 * step)", "_number(f(x - step * direction))) / step")
+        ("_number(f(left))) / (2 * step)", "_number(f(left))) / step")
     ],
     "the zero direction divides 0 by 0": [("    if not direction.any():\n        return 0.0\n", "")],
     "a direction of another shape is broadcast": [("if direction.shape != x.shape:", "if False:")],
@@ -152,7 +152,10 @@ MISTAKES = {
         )
     ],
     "the check averages over the entries, so that one wrong one disappears": [
-        ("    if errors[worst] > tolerance:", "    if not np.mean(list(errors.values())) <= tolerance:")
+        (
+            "    if errors[worst] > tolerance:",
+            "    if not np.mean(list(errors.values())) <= tolerance:",
+        )
     ],
     "the check lets NaN pass, because NaN is larger than nothing": [
         (
@@ -199,7 +202,8 @@ def _by_unit_arrays(f, x, step=None):
     for i in range(x.size):
         unit = np.zeros(x.size)
         unit[i] = steps.flat[i]
-        above, below = x + unit.reshape(x.shape), x - unit.reshape(x.shape)
+        unit = unit.reshape(x.shape)
+        above, below = np.array(x + unit), np.array(x - unit)
         distance = above.flat[i] - below.flat[i]
         if distance == 0:
             raise ValueError("the step is lost in rounding")
@@ -239,7 +243,7 @@ def _along_a_line(f, x, direction, step=None):
     h = float(step) if step is not None else float(np.min(steps[moving] / np.abs(direction[moving])))
 
     def on_the_line(t):
-        return _one_number(f(x + t * direction))
+        return _one_number(f(np.array(x + t * direction)))
 
     return (on_the_line(h) - on_the_line(-h)) / h / 2
 

@@ -164,6 +164,8 @@ def test_documents_of_every_kind(impl):
         assert plain_pack(impl)(documents, 2, 0) == expected
         assert [list(each) for each in documents] == [[7, 100, 9], [100, 8]]
         assert plain_pack(impl)([documents[0], [], (100, 8)], 2, 0) == expected
+        zeros = [kind([0]), kind([0, 0]), kind([])]  # 0 is an id like others
+        assert plain_pack(impl)(zeros, 2, 5) == slow_pack([[0], [0, 0]], 2, 5)
     assert plain_pack(impl)(([7, 100, 9], [100, 8]), 2, 0) == expected
     assert plain_pack(impl)((each for each in ([7, 100, 9], [100, 8])), 2, 0) == expected
     assert plain_pack(impl)([range(7, 9), np.arange(3, 5)], 2, 0) == slow_pack([[7, 8], [3, 4]], 2, 0)
@@ -238,6 +240,18 @@ def id_cases(rng, n_least, at_most=20_000):
             for dtype in (np.uint16, np.int32, np.int64, np.uint64):
                 ids = np.where(drawn == 2, end, drawn).astype(dtype)
                 yield Case(f"end {end} in {np.dtype(dtype).name}", (ids,), {"end": end})
+    for dtype, n in ((np.uint8, 256), (np.int8, 256), (np.uint16, 2**16), (np.int32, 2**32)):
+        for end in (n, n + 3, 3 - n, -1):  # what they become in the dtype of the ids is no end
+            ids = np.array([[3, 0, 3, 5, 0, 3], [0, 5, 3, 0, 0, 3]]).astype(dtype)
+            yield Case(f"end {end}, ids of {np.dtype(dtype).name}", (ids,), {"end": end})
+    ids = np.array([2**8 - 1, 0, 2**8 - 1, 3])
+    yield Case("end -1, ids of uint8", (ids.astype(np.uint8),), {"end": -1})
+    mixed = np.resize([5, 6, 7, 5, 8, 6, 7], (5, 7))
+    mixed[0, 2] = mixed[2, 0] = mixed[3, 6] = 0
+    yield Case("rows with and without an end", (mixed,), {"end": 0})
+    yield Case(
+        "rows with and without an end, two leading axes", (np.stack([mixed, mixed[::-1]]),), {"end": 0}
+    )
     yield Case("ids beyond 32 bits", (np.array([2**40, 2**40 + 1, 2**40, 2**40]),), {"end": 2**40})
     for n in aim.sizes(at_most=300):
         yield Case(f"{n} ids, no end", (np.resize([5, 6, 7], n),), {"end": 0})

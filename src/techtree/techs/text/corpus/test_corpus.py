@@ -114,6 +114,11 @@ def licensed_texts(rng):
         "MIT # and more",
         "\tMIT\r",
         "*/ MIT",
+        "MIT */ -->",
+        "MIT --> */",
+        "MIT */ */",
+        "MIT-->-->",
+        "MIT */-->",
         "MIT */ x",
         '"MIT"',
     ]
@@ -190,6 +195,9 @@ def test_expressions_by_hand(impl):
         "0BSD": True, "BSD-2-Clause": True, "BSD-3-Clause": True, "PSF-2.0": True, "Unlicense": True,
         "zlib": True, "ISC": True, "AGPL": False, "LGPL": False, "MPL": False, "or": False, "and": False,
         "MIT-only": False, "MIT+": False, "MIT-or-later": False, "MIT-": False, "-MIT": False,
+        "CC0-1.0": False, "MIT-0 ": False, "BSL-1.0": False, "CC-BY-4.0": False, "MPL-2.0": False,
+        "EPL-2.0": False, "WTFPL": False, "BSD-4-Clause": False, "Python-2.0": False, "Artistic-2.0": False,
+        "[MIT]": False, "{MIT}": False,
         "BSD": False, "BSD-3": False, "Apache": False, "PSF": False, "Apache-2.0-only": False,
     }  # fmt: skip
     for expression, is_permitted in expected.items():
@@ -337,6 +345,12 @@ def signed(impl):
     return function
 
 
+def test_signatures_of_long_texts(impl):
+    for n in aim.sizes(2000, at_most=30_000):
+        text = " ".join(f"w{i}" for i in range(n))
+        assert impl.minhash(text, 2).tolist() == slow_minhash(text, 2), f"{n} words"
+
+
 def test_signatures_are_their_definition_everywhere(impl):
     cases = [Case(label, (text, 3)) for label, text in hostile() if len(text) < 300]
     cases += [Case(f"seed {seed}", (CODE, 5), {"seed": seed}) for seed in (0, 1, -1, 12, 2**64, 10**30)]
@@ -456,6 +470,20 @@ def test_groups_by_hand(impl):
     assert impl.near_duplicates(["", "a", " "]) == [[0, 2], [1]]
 
 
+def test_the_threshold_if_nothing_is_said(impl):
+    """Of 25 shingles each, two texts share 19, 20, 21 and 22: J is 19/31, 20/30, 21/29 and 22/28."""
+    n_apart, n_together = 0, 0
+    for k in range(24):
+        n_same = 23 + k % 4
+        words = [f"k{k}w{j}" for j in range(29)]
+        texts = [" ".join(words), " ".join([*words[:n_same], *(f"{k}v{j}" for j in range(29 - n_same))])]
+        assert impl.near_duplicates(texts) == slow_groups(texts), texts
+        n_apart += slow_groups(texts) != slow_groups(texts, 0.6)
+        n_together += slow_groups(texts) == [[0, 1]]
+    assert n_apart > 3
+    assert n_together > 3
+
+
 def pair(k):
     """Two texts of 20 words, of which the first 12 are the same: J is 8 / 24."""
     words = [f"k{k}w{j}" for j in range(20)]
@@ -552,6 +580,18 @@ def test_splits_by_hand(impl):
     train, held_out = impl.split(names, share=0.5, seed=3)
     assert held_out == [i for i in range(4) if is_held[i]]
     assert train == [i for i in range(4) if not is_held[i]]
+
+
+def test_long_chains_of_groups(impl, rng):
+    """Deeper than Python calls nest, link by link in any order."""
+    n = 5000
+    names, links = [f"t{i:05}" for i in range(n)], [[i, i + 1] for i in range(n - 1)]
+    mixed = [links[i] for i in rng.permutation(n - 1)]
+    turned = [each[::-1] for each in links]
+    for groups in (links, links[::-1], turned, turned[::-1], mixed, [*links[::2], *links[1::2]]):
+        for seed in (0, 1):
+            expected = [[*range(n)], []] if number(f"{seed} t00000") >= 2**63 else [[], [*range(n)]]
+            assert [*impl.split(names, groups, 0.5, seed)] == expected
 
 
 def test_splits_are_their_definition_everywhere(impl, rng):

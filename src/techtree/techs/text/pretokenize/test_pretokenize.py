@@ -32,6 +32,7 @@ def test_the_table_of_bytes(impl):
     # The others, in order: 0 to 32 are the first 33, 127 the 34th, 128 to 160 follow, 173 is the 68th.
     by_hand = {0: 0x100, 10: 0x10A, 32: 0x120, 127: 0x121, 128: 0x122, 160: 0x142, 173: 0x143, 255: 255}
     assert {byte: ord(TABLE[byte]) for byte in by_hand} == by_hand
+    impl.bytes_to_unicode().update(dict.fromkeys(range(256), "?"))  # at the first call, and again below
     # The order of the keys counts, and the sweep empties the first dictionary before it asks for another.
     battery.sweep_plain(impl.bytes_to_unicode, lambda: dict(TABLE), [battery.Case("no argument", ())])
     impl.bytes_to_unicode().update(dict.fromkeys(range(256), "?"))
@@ -55,6 +56,12 @@ def test_visible(impl, rng):
     assert impl.visible(" naïve\n".encode()) == "ĠnaÃ¯veĊ"
     assert impl.visible("é".encode()[:1]) == "Ã"  # half a character is fine: these are bytes
     battery.sweep_plain(impl.visible, spelled, [battery.Case("", (data,)) for data in all_bytes(rng)])
+
+
+def test_as_many_bytes_as_the_source_names(impl, rng):
+    for n in aim.sizes(at_most=300_000):
+        data = rng.bytes(n)
+        assert impl.from_visible(impl.visible(data)) == data, f"{n} bytes"
 
 
 def test_from_visible(impl, rng):
@@ -231,10 +238,12 @@ def test_hostile_texts(impl, rng):
 
 def test_the_time_is_proportional_to_the_length(impl):
     """CPU time: eight times the text takes about 8 times as long, and 64 where it grows with the square."""
-    for unit, k in (("東1", 6), (" ", 12), ("\t\n", 12), ("a ", 12), ("!", 12), ("' ", 12), ("東1", 20)):
+    units = [(each, 12, "\t1") for each in (" ", "\t\n", "a ", "!", "' ")]
+    units += [("東1", 6, "\t1"), ("東1", 20, "\t1"), (" ", 12, ""), ("\n ", 12, ""), ("\t", 12, "é")]
+    for unit, k, end in units:
 
-        def text(k: int, unit=unit) -> str:
-            return unit * k**3 + "\t1"  # from k to 2k: eight times as long
+        def text(k: int, unit=unit, end=end) -> str:
+            return unit * k**3 + end  # from k to 2k: eight times as long
 
         assert any(battery.growth(impl.split, text, k, n_runs=1) < 20 for _ in range(4)), unit
 
@@ -341,7 +350,7 @@ def test_runs_of_any_length(impl):
         for n in (*range(1, 12), 16, 17, 31, 32, 33, 64, 65, 99, 100, 101, 128, 129, 256, 257):
             check(impl, *(f"b{unit * n}{tail}" for tail in ("", "c", "!", "1", " ", "\n")))
         check(impl, *(f"b!{unit * n}x " for n in (1023, 1024, 1025, 4097)))
-    for unit in ("a", "!", " ", "\t", "\n"):
+    for unit in ("a", " ", "\n", "é", "\u3000"):
         check(impl, f"b{unit * 200_001}x ")
     for n in aim.sizes(at_most=9000):
         check(impl, f"{'b' * n}1{'!' * n}x{' ' * n}x{chr(10) * n}1", "a 1! " * (n // 5 + 1) + "'ll\t\t1")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Parameter
 
 
@@ -108,6 +108,7 @@ OPTIONS = [
     {"lr": 0.1, "betas": (0.9, 0.5)},
     {"lr": 0.0, "weight_decay": 0.5},
     {"lr": 1.5, "betas": (0.99, 0.9), "eps": 0.5, "weight_decay": 0.6},
+    {"lr": 0.5, "weight_decay": 3.0},  # each step turns the weights' sign
 ]
 
 
@@ -134,6 +135,10 @@ def test_steps_everywhere(impl, rng):
     no_axes = [battery.Case("no axes", tuple(np.array(x) for x in rng.normal(size=5)), OPTIONS[1])]
     battery.sweep(steps_of(impl), slow_steps, no_axes, ulps=128, magnitude=10)
     long = [battery.Case("130 x 130", tuple(rng.normal(size=(3, 130, 130))), OPTIONS[1])]
+    long += [
+        battery.Case(f"{n} entries", tuple(rng.normal(size=(3, n))), OPTIONS[1])
+        for n in aim.sizes(at_most=300_000)
+    ]
     battery.sweep(steps_of(impl), fast_steps, long, ulps=128, magnitude=10)
 
 
@@ -162,6 +167,23 @@ def test_many_steps(impl, rng, n_steps):
         assert np.abs(w.data - expected).max() < 1e-12
 
 
+def test_the_count_goes_on_from_any_number(impl):
+    """Betas whose n-th powers are 1/2 and 1/4: the corrections are never near 1. A count may be long."""
+    for n in aim.sizes(1, 2, 70, 40_000, 1_000_000, at_most=10_000_000):
+        w = Parameter([1.0])
+        betas = (0.5 ** (1 / n), 0.25 ** (1 / n))
+        optimizer = impl.AdamW([w], lr=0.5, betas=betas, weight_decay=0.0)
+        optimizer.load_state_dict(
+            {"0.mean": np.array([3.0]), "0.square": np.array([2.0]), "0.n_steps": np.array(n - 1)}
+        )
+        w.grad = np.array([1.0])
+        optimizer.step()
+        mean, square = (beta * x + 1 - beta for beta, x in zip(betas, (3.0, 2.0), strict=True))
+        expected = 1 - 0.5 * (mean / 0.5) / (math.sqrt(square / 0.75) + 1e-8)
+        assert w.data[0] == pytest.approx(expected, rel=1e-7)
+        assert int(optimizer.state_dict()["0.n_steps"]) == n
+
+
 def test_the_scale_of_gradients_does_not_matter(impl, rng):
     gradients = rng.normal(size=(5, 3))
     options = {"lr": 0.1, "eps": 0.0, "weight_decay": 0.1}
@@ -177,6 +199,13 @@ def test_each_entry_on_its_own(impl, rng):
     alone = [walked(impl, [1.0], g[:, None], lr=0.1)[0].data[0] for g in gradients.T]
     together = walked(impl, np.ones(3), gradients, lr=0.1)[0].data
     assert np.abs(together - alone).max() < 1e-14
+    for broken in (np.nan, np.inf, -np.inf):
+        w, optimizer = walked(impl, [1.0, 1.0], [np.array([broken, 2.0])], lr=0.5, eps=0.0, weight_decay=0.0)
+        state = optimizer.state_dict()
+        assert np.isnan(w.data[0])
+        assert w.data[1] == pytest.approx(0.5, rel=1e-12)
+        assert np.array_equal(state["0.mean"][:1], [broken], equal_nan=True)
+        assert not np.isfinite(state["0.square"][0])
 
 
 def test_data_in_place_and_gradient_unchanged(impl):
@@ -380,6 +409,7 @@ def names_of(groups, members):
 def test_matrices_decay_and_vectors_do_not(impl):
     shapes = [(2,), (2, 3), (), (1, 1), (5,), (2, 3, 4), (1,), (0, 3), (1, 1, 1, 1)]
     members = [Parameter(np.ones(shape)) for shape in shapes]
+    members[3].requires_grad = members[4].requires_grad = False  # What is frozen today may thaw tomorrow.
     for given in (members, tuple(members), iter(members), (each for each in members)):
         groups = impl.decay_groups(given, 0.1)
         assert isinstance(groups, list)

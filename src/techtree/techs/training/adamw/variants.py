@@ -24,6 +24,9 @@ MISTAKES = {
     ],
     "decay does not depend on the rate": [(_SHRINK, 'weights *= 1 - options["weight_decay"]')],
     "decay acts after the step": [(_SHRINK, "pass"), (_MOVE, f"{_MOVE}\n        {_SHRINK}")],
+    "decay stops at 0, where it should turn the sign": [
+        (_SHRINK, 'weights *= max(1 - lr * options["weight_decay"], 0)')
+    ],
     "decay is left out": [(_SHRINK, "pass")],
     "decay pushes away from 0": [(_SHRINK, 'weights *= 1 + lr * options["weight_decay"]')],
     "epsilon is inside the root": [(_SIZE, 'size = np.sqrt(square / (1 - beta2**n) + options["eps"])')],
@@ -102,6 +105,13 @@ MISTAKES = {
         ),
         ('int(state["n_steps"])', "self.counts[id(weights)]"),
     ],
+    "the count has 16 bits": [("np.zeros((), np.int64)", "np.zeros((), np.int16)")],
+    "a gradient that is not finite is left out": [
+        (
+            'state["n_steps"] += 1',
+            'if not np.isfinite(gradient).all():\n            return\n        state["n_steps"] += 1',
+        )
+    ],
     "beta2 is .95 if it is not given": [("= (0.9, 0.999)", "= (0.9, 0.95)")],
     "epsilon is 1e-6 if it is not given": [("eps: float = 1e-8", "eps: float = 1e-6")],
     "decay is 0 if it is not given": [("weight_decay: float = 0.01", "weight_decay: float = 0.0")],
@@ -126,6 +136,9 @@ MISTAKES = {
     "decay_groups walks a generator twice": [("    parameters = list(parameters)\n", "")],
     "decay_groups leaves the second group to the optimizer's own decay": [
         ('each.ndim < 2], "weight_decay": 0.0}', "each.ndim < 2]}")
+    ],
+    "decay_groups leaves out what is frozen": [
+        ("parameters = list(parameters)", "parameters = [each for each in parameters if each.requires_grad]")
     ],
     "decay_groups decays everything": [
         ('each.ndim < 2], "weight_decay": 0.0}', 'each.ndim < 2], "weight_decay": weight_decay}')
@@ -250,6 +263,23 @@ def probes(rng):
             optimizer.step()
         return [a.data, b.data]
 
+    def later(impl):
+        w = Parameter([1.0])
+        optimizer = impl.AdamW([w], lr=0.5, weight_decay=0.0)
+        state = {"0.mean": np.array([3.0]), "0.square": np.array([2.0]), "0.n_steps": np.array(99_999)}
+        optimizer.load_state_dict(state)
+        w.grad = np.array([1.0])
+        optimizer.step()
+        return dict(optimizer.state_dict())
+
+    def infinite(impl):
+        return np.nan_to_num(walked(impl, [math.inf, 1.0])[1], nan=99.0)
+
+    def frozen(impl):
+        members = [Parameter(np.zeros((2, 2))), Parameter(np.zeros((2, 2)))]
+        members[0].requires_grad = False
+        return [len(each["parameters"]) for each in impl.decay_groups(members, 0.5)]
+
     def defaults(impl):
         return {
             name: value
@@ -278,6 +308,9 @@ def probes(rng):
         "a large epsilon": lambda impl: walked(impl, *gradients[:2], eps=0.5),
         "decay": lambda impl: walked(impl, *gradients[:2], weight_decay=0.5),
         "decay alone": lambda impl: walked(impl, [0.0, 0.0], weight_decay=0.5, eps=1e-3),
+        "much decay": lambda impl: walked(impl, *gradients[:2], weight_decay=30.0),
+        "a long run": later,
+        "an infinite gradient": infinite,
         "the averages": averages,
         "the averages, float32": lambda impl: averages(impl, np.float32),
         "the gradient after a step": gradient_after,
@@ -288,6 +321,7 @@ def probes(rng):
         "a negative epsilon": lambda impl: made(impl, eps=-1e-8),
         "a negative decay": lambda impl: made(impl, weight_decay=-0.1),
         "groups": lambda impl: groups(impl, (2,), (2, 2), (), (2, 2, 2)),
+        "groups with a frozen parameter": frozen,
         "groups of vectors": lambda impl: groups(impl, (2,), (3,)),
         "groups of a generator": lambda impl: groups(impl, (2,), (2, 2), wrap=iter),
     }

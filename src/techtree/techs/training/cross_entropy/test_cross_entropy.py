@@ -101,9 +101,11 @@ def test_by_hand(impl):
 
 def test_the_gradient_is_multiplied_by_what_arrives(impl):
     x = np.log([[1.0, 3.0], [1.0, 1.0]])
-    for reduction, n in (("mean", 2), ("sum", 1)):
-        _, gradient = value_and_gradient(impl, x, [0, 1], np.array(-3.0), reduction=reduction)
-        close(gradient, -3 * np.array([[-3 / 4, 3 / 4], [1 / 2, -1 / 2]]) / n)
+    for (reduction, n), g in itertools.product([("mean", 2), ("sum", 1)], (-3.0, 0.0, 1e-9)):
+        _, gradient = value_and_gradient(impl, x, [0, 1], np.array(g), reduction=reduction)
+        close(gradient, g * np.array([[-3 / 4, 3 / 4], [1 / 2, -1 / 2]]) / n, 1e-15)
+    _, gradient = value_and_gradient(impl, x, [0, 1], np.array([0.0, 2.0]), reduction="none")
+    close(gradient, [[0, 0], [1, -1]])
 
 
 def test_tokens_that_do_not_count_by_hand(impl):
@@ -179,6 +181,21 @@ def test_large_logits(impl, dtype):
     # The same, moved by -1e4 where that is exact.
     moved, _ = value_and_gradient(impl, np.array([[-9500, -9604, -9500]], dtype), [1])
     close(moved, 104 + math.log(2), 1e4 * unit)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 300), (np.float32, 30)])
+def test_no_probability_is_too_small(impl, dtype, most):
+    """A class without the target has its probability as gradient, which is precise however small it is."""
+    unit = float(np.finfo(dtype).eps)
+    for exponent in range(1, most):
+        x = np.array([[0.0, -exponent * math.log(10)]], dtype)
+        p = math.exp(x[0, 1])
+        value, gradient = value_and_gradient(impl, x, [0])
+        close(value, math.log1p(p), 4 * unit)
+        assert gradient[0, 1] == pytest.approx(p / (1 + p), rel=float(16 * unit * (1 + abs(x[0, 1]))))
+        value, gradient = value_and_gradient(impl, x, [1])
+        close(value, -x[0, 1] + math.log1p(p), 4 * unit * (1 + abs(x[0, 1])))
+        close(gradient, [[1, -1]] / np.array(1 + p), 16 * unit * (1 + abs(x[0, 1])))
 
 
 def test_rows_far_apart_do_not_disturb_each_other(impl):
@@ -323,15 +340,12 @@ def test_every_target_is_looked_at(impl, rng):
     x = Tensor(np.zeros((2, 3, 4)))
     for wrong in (
         *(np.zeros(shape, int) for shape in [(3, 2), (6,), (6, 1), (2, 3, 1), (1, 2, 3), (2, 1), (1, 3)]),
-        *(
-            np.zeros((2, 3), kind)
-            for kind in ("f2", "f4", "f8", bool, object, "m8[s]", "M8[s]", complex, "S1", "U1")
-        ),
+        *(np.zeros((2, 3), kind) for kind in ("f2", "f4", "f8", bool, object, "M8[s]", complex, "S1", "U1")),
         np.full((2, 3), np.nan),
         np.full((2, 3), -100.0),
     ):
         battery.refuses(impl.cross_entropy, x, wrong)
-    for kind in ("f2", "f8", bool, object, "m8[s]", complex):
+    for kind in ("f2", "f8", bool, object, complex):
         battery.refuses(impl.cross_entropy, Tensor(np.zeros((0, 4))), np.zeros(0, kind))
     battery.refuses(impl.cross_entropy, Tensor(np.zeros((1, 300))), np.array([2**64 - 100], np.uint64))
 

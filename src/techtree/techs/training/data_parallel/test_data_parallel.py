@@ -456,6 +456,61 @@ def test_what_collectives_refuse(impl):
         assert ring.sent_bytes == [0] * n
 
 
+class Silent(Ring):
+    """Delivers zeros in place of what was sent."""
+
+    def receive(self, source, target):
+        return super().receive(source, target) * 0
+
+
+def test_what_workers_know_of_others_came_through_the_network(impl, rng):
+    """Where only zeros arrive, each has its own numbers and nothing else."""
+    for n in (2, 3, 5):
+        arrays = [rng.normal(size=13) for _ in range(n)]
+        places = [slice(*each) for each in slow_shards(13, n)]
+        for got, array, place in zip(impl.reduce_scatter(arrays, Silent(n)), arrays, places, strict=True):
+            np.testing.assert_allclose(got, array[place], rtol=1e-12)
+        parts = [rng.normal(size=3) for _ in range(n)]
+        for rank, got in enumerate(impl.all_gather(parts, Silent(n))):
+            expected = [part * (other == rank) for other, part in enumerate(parts)]
+            assert np.array_equal(got, np.concatenate(expected))
+
+
+class Noting(Ring):
+    """Keeps all that each worker sends."""
+
+    def __init__(self, n_workers):
+        super().__init__(n_workers)
+        self.sent = [[] for _ in range(n_workers)]
+
+    def send(self, array, source, target):
+        super().send(array, source, target)
+        self.sent[source].append(np.array(array))
+
+
+def test_new_weights_are_what_a_step_gathers(impl, rng):
+    for n in (2, 3, 5):
+        replicas, network = replicas_of(rng, n), Noting(n)
+        impl.ShardedOptimizer(replicas, momentum, network).step([1] * n)
+        flat = np.concatenate([each.data.reshape(-1) for each in replicas[0]])
+        new = {flat[start:stop].tobytes() for start, stop in slow_shards(15, n)}
+        for messages in network.sent:
+            assert {each.tobytes() for each in messages[n - 1 :]} <= new, (
+                "others than new weights are gathered"
+            )
+
+
+def test_means_of_float16_need_no_sum_beyond_its_range(impl):
+    for dtype in (np.float16, np.float32):
+        replicas = [[Parameter(np.zeros(3, dtype))] for _ in range(3)]
+        for rank, (parameter,) in enumerate(replicas):
+            parameter.grad = np.array([1000.0, -2000.0, 30_000.0], dtype) * dtype(1 + rank % 2)
+        impl.average_gradients(replicas, [300, 100, 200], Ring(3))
+        for (parameter,) in replicas:
+            expected = np.array([1000.0, -2000.0, 30_000.0]) * (7 / 6)
+            np.testing.assert_allclose(parameter.grad.astype(float), expected, rtol=3e-3)
+
+
 SHAPES_OF_PARAMETERS = [(2, 3), (4,), (), (1, 2, 2)]
 
 

@@ -383,7 +383,7 @@ def test_a_stream_of_many_batches(impl):
         loader = impl.DataLoader(2, 2, 5)
         check_far(impl, loader, n_epochs, [next(loader.epoch(n_epochs + n)).tolist() for n in range(3)])
     for place in sorted({290, *aim.sizes(at_most=1000), *(int(number) + 1 for number in narrow)}):
-        loader = impl.DataLoader(place + 5, 1, 5)
+        loader = impl.DataLoader(2 * (place + 5), 2, 5)
         check_far(impl, loader, place, [batch.tolist() for batch in loader.epoch(0)][place : place + 3])
 
 

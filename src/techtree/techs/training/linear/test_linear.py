@@ -351,8 +351,10 @@ def test_no_draw_comes_twice(impl):
             assert len(set(first)) == len(first), f"{name}: {len(first) - len(set(first))} numbers come twice"
             continue
         rng = np.random.default_rng(7)
-        angles = [float(draw(2, 2, rng)[0, 0]) for _ in range(1500)]
+        angles = np.array([float(draw(2, 2, rng)[0, 0]) for _ in range(3000)])
         assert len(set(angles)) == len(angles), f"{name}: {len(angles) - len(set(angles))} come twice"
+        fourfold = (8 * angles**4 - 8 * angles**2 + 1).mean()  # of the cosine of four times the angle
+        near(fourfold, 0, 6 / math.sqrt(2 * len(angles)), f"{name}(2, 2, rng): diagonals against axes")
 
 
 @pytest.mark.parametrize("name", ["fan_in_normal", "Linear", "fan_average_uniform"])
@@ -373,6 +375,12 @@ def test_small_draws_vary_in_every_way(impl, name):
             near(got, 1, allowed, f"{name}(4, 3, rng), {n} times: the {what} over axes {axes} varies by")
     products = np.einsum("nij,nkl->ijkl", z, z).reshape(12, 12) / n
     near(products[np.triu_indices(12, 1)], 0, 6 / math.sqrt(n), f"{name}(4, 3, rng): products of two entries")
+    for size in aim.sizes(72, 300, at_most=3000):
+        deviation = math.sqrt(2 / (1 + size) if name == "fan_average_uniform" else 1)
+        z = np.array([draws(impl)[name](1, size, rng) for _ in range(n)]).reshape(n, size) / deviation
+        for each, what in ((z, "sum"), ((z * z - 1) / spread, "sum of squares")):
+            got, allowed = (each.sum(axis=1) ** 2 / size).mean(), 6 * math.sqrt(6 / n)
+            near(got, 1, allowed, f"{name}(1, {size}, rng), {n} times: the {what} varies by")
 
 
 def near(got, expected, allowed, what):

@@ -205,7 +205,8 @@ class LossScaler:
         is_finite = all(np.isfinite(each.grad).all() for each in with_gradient)
         if is_finite:
             for each in with_gradient:
-                each.grad = np.asarray(each.grad / self.scale)
+                # Divided by a number of NumPy: beside float16 a plain 65536 becomes infinity.
+                each.grad = np.asarray(each.grad / np.float64(self.scale), each.grad.dtype)
             optimizer.step()
         self._n_good = self._n_good + 1 if is_finite else 0
         if not is_finite:

@@ -85,6 +85,11 @@ def test_zeros_infinities_and_nan(impl):
     x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan], np.float32)
     for form in FORMATS:
         same_bits(impl.round_to(x, *form), x)
+        for number in (np.float32(-1.5), np.array(-1.5, np.float32), -1.5, np.inf, [[2.0]]):
+            got = impl.round_to(number, *form)
+            assert isinstance(got, np.ndarray)
+            assert got.shape == np.shape(number)
+            same_bits(got, np.array(number, np.float32))
     # What is rounded down to 0 keeps its sign, too.
     got = impl.round_to(np.array([1e-9, -1e-9], np.float32), *FLOAT16)
     assert np.signbit(got).tolist() == [False, True]
@@ -418,7 +423,9 @@ def test_master_weights_are_saved_before_rounding(impl, rng):
     masters = [each.data for each in copy.masters]
     for each in state.values():
         each.flags.writeable = False
+    kept = copy.masters[0].grad = np.ones((2, 3), np.float32)
     copy.load_state_dict(state)
+    assert copy.masters[0].grad is kept
     for n in (0, 1):
         same_bits(masters[n], start[n])
         same_bits(arrays[n], slow(start[n], *BFLOAT16))
@@ -509,6 +516,20 @@ def test_division_happens_in_the_dtype_of_the_gradient(impl):
     optimizer = Recorder([parameter])
     impl.LossScaler(scale=2.0**16).step(optimizer)
     assert optimizer.seen[0][0].tolist() == [2.0**-30]
+
+
+@pytest.mark.parametrize("scale", [65536.0, 2.0**18, 3.0e5, 1.0, 0.25])
+def test_gradients_of_float16_are_divided_by_what_float16_does_not_hold(impl, scale):
+    """65536, where scalers begin, is infinity there. What is finite before the division makes a step."""
+    for dtype, values in ((np.float16, (6e4, 1000.0, -3.0, 0.5, 6e-5)), (np.float32, (3e38, -1e-30))):
+        gradient = np.array(values, dtype)
+        with np.errstate(over="ignore"):
+            expected = (gradient.astype(np.float64) / scale).astype(dtype)
+            optimizer = Recorder(with_gradients(gradient.copy()))
+            assert impl.LossScaler(scale).step(optimizer) is True
+        (got,) = optimizer.seen[0]
+        assert got.dtype == dtype
+        assert np.isclose(got.astype(float), expected.astype(float), rtol=2e-3, atol=6e-8).all()
 
 
 def test_what_is_not_finite_skips_the_step_and_halves_the_scale(impl):
@@ -643,6 +664,7 @@ def test_a_scaler_goes_on_from_its_state(impl):
         whole = scales(impl.LossScaler(scale, 3), outcomes)
         first = impl.LossScaler(scale, 3)
         scales(first, outcomes[:at])
+        assert all(isinstance(each, np.ndarray) for each in first.state_dict().values())
         state = {name: np.array(each) for name, each in first.state_dict().items()}
         for each in state.values():
             assert each.dtype.kind in "fiu"

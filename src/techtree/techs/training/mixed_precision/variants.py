@@ -17,7 +17,7 @@ MASTERS = "self.masters = [Parameter(each.data.astype(np.float32)) for each in s
 PUBLISH = "parameter.data[...] = round_to(master.data, *self._format)"
 TAKE = "master.grad = None if parameter.grad is None else round_to(parameter.grad, *self._format)\n"
 FINITE = "is_finite = all(np.isfinite(each.grad).all() for each in with_gradient)"
-DIVIDE = "each.grad = np.asarray(each.grad / self.scale)"
+DIVIDE = "each.grad = np.asarray(each.grad / np.float64(self.scale), each.grad.dtype)"
 COUNT = "self._n_good = self._n_good + 1 if is_finite else 0"
 LOAD = 'self.scale, self._n_good = float(state["scale"]), int(state["n_good"])'
 GROW = "self.scale, self._n_good = self.scale * 2, 0"
@@ -247,6 +247,12 @@ MISTAKES = {
     "LossScaler divides float32 and leaves float64": [
         (DIVIDE, "each.grad = np.asarray(each.grad / self.scale, np.float64)")
     ],
+    "LossScaler divides float16 by a number of float16": [
+        (
+            DIVIDE,
+            'with np.errstate(over="ignore"):\n                    each.grad = np.asarray(each.grad / self.scale)',
+        )
+    ],
     "LossScaler divides by the scale of the next step": [
         (COUNT, ""),
         (
@@ -386,7 +392,7 @@ class _OtherScaler:
             self.scale, self.left = self.scale * 0.5, self.n_growth
             return False
         for each in gradients:
-            each *= 1 / self.scale
+            each *= np.float64(1 / self.scale)
         optimizer.step()
         self.left -= 1
         if self.left == 0:
@@ -606,6 +612,7 @@ def probes(rng):
             {"0": np.zeros(1), "1": np.zeros(2), "2": np.zeros(1)}
         ),
         "scaled gradients": stepped([8, 4], [2, 1]),
+        "scaled gradients of float16": stepped([1000, 4], scale=65536.0, dtype=np.float16),
         "infinity in the first gradient": stepped([np.inf, 1], [1, 1]),
         "infinity in the last gradient": stepped([1, 1], [np.inf, 1]),
         "NaN in a gradient": stepped([np.nan, 1]),

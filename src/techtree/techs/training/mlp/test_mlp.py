@@ -566,8 +566,10 @@ class Total(Module):
     def __init__(self, n_classes=3):
         self.weight = Parameter(np.linspace(-1, 1, n_classes))
         self.bias = Parameter(np.zeros(n_classes))
+        self.shapes = []
 
     def forward(self, x):
+        self.shapes.append(x.shape)
         return x.reshape(len(x.data), x.data[:1].size).sum(axis=1, keepdims=True) * self.weight + self.bias
 
 
@@ -602,6 +604,7 @@ def test_examples_of_any_shape_are_trained_on(impl, rng):
         found = impl.fit(model, x, y, SGD(groups, lr=1e-3), NotingLoader(batches), 1)
         # Sums of four entries are off by about 1e-3 in float16, by 1e-7 in float32.
         off = {2: 1e-2, 4: 1e-5}.get(x.dtype.itemsize if x.dtype.kind == "f" else 8, 1e-8)
+        assert model.shapes == [x[batch].shape for batch in batches]
         np.testing.assert_allclose(found, [np.mean(losses)], rtol=off)
         np.testing.assert_allclose(model.weight.data * size, w * size, rtol=1e-12, atol=off * 1e-3)
         np.testing.assert_allclose(model.bias.data, b, atol=off * 1e-3)
@@ -616,6 +619,7 @@ def test_examples_of_any_shape_are_measured(impl, rng):
         y = rng.integers(3, size=len(x))
         right = (total[:, None] * model.weight.data + model.bias.data).argmax(axis=1) == y
         assert impl.accuracy(model, x, y) == pytest.approx(right.mean(), rel=1e-12)
+        assert all(shape[1:] == x.shape[1:] for shape in model.shapes)
 
 
 def test_no_epochs_change_nothing(impl, rng):

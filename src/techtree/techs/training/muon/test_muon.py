@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Module, Parameter
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -52,6 +52,7 @@ def test_orthogonalize_everywhere(impl, rng):
         "huge": lambda shape: rng.normal(size=shape) * 1e200,
         "equal": np.ones,
         "zeros": np.zeros,
+        "the smallest": lambda shape: 1e-323 * rng.integers(-9, 10, size=shape),
         "one entry": lambda shape: np.eye(math.prod(shape), 1).reshape(shape),
         "a large row": lambda shape: rng.normal(size=shape) * np.array([1e3, 1.0, 1e-2])[:, None],
     }
@@ -59,7 +60,21 @@ def test_orthogonalize_everywhere(impl, rng):
     options += [{"n_iterations": 8, "coefficients": CUBIC}, {"coefficients": (2.0, -1.5, 0.5)}]
     dtypes = (np.float32, np.float64)
     found = battery.cases(rng, "... r c", sizes=sizes, values=values, options=options, dtypes=dtypes)
+    for n in aim.sizes(70, at_most=300):
+        found.append(battery.Case(f"{n} x {n}", (np.eye(n) + rng.normal(size=(n, n)) / math.sqrt(n),)))
+    found.append(battery.Case("of norm 1 already", (np.array([[0.0, 1.0], [0.0, 0.0]]),), options[3]))
     battery.sweep(impl.orthogonalize, slow_orthogonalize, found, ulps=ULPS, magnitude=1.0)
+
+
+def test_any_number_of_iterations(impl):
+    """A small singular value grows by half each time: 1e-6 needs more than thirty."""
+    x = np.diag([1.0, 1e-6])
+    for n in aim.sizes(1, 10, 31, 40, at_most=1000):
+        s = np.array([1.0, 1e-6]) / math.sqrt(1 + 1e-12)
+        for _ in range(n):
+            s = 1.5 * s - 0.5 * s**3
+        got = impl.orthogonalize(x, n, CUBIC)
+        battery.check_equal(got, np.diag(s), ulps=ULPS, magnitude=1e-6, label=f"{n} iterations")
 
 
 def test_float16_is_computed_in_float32(impl, rng):
@@ -132,7 +147,11 @@ OPTIONS = [
 def test_steps_everywhere(impl, rng):
     """Errors of a direction are those of the orthogonalization, times the rate and the scale."""
     sizes = {"r": (0, 1, 2, 130), "c": (0, 1, 2, 130), "...": [(), (2,), (2, 3)]}
-    values = {"tiny": lambda s: rng.normal(size=s) * 1e-30, "huge": lambda s: rng.normal(size=s) * 1e4}
+    values = {
+        "tiny": lambda s: rng.normal(size=s) * 1e-30,
+        "zeros": np.zeros,
+        "huge": lambda s: rng.normal(size=s) * 1e4,
+    }
     dtypes = (np.float32, np.float64)
     calls = battery.cases(
         rng, "... r c, ... r c, ... r c, ... r c", sizes=sizes, options=OPTIONS, dtypes=dtypes, values=values
@@ -259,6 +278,9 @@ def test_vectors_are_refused(impl):
     for shape in ((), (3,)):
         with pytest.raises(ValueError):  # noqa: PT011 - the message is free
             impl.Muon([matrix, Parameter(np.ones(shape))], lr=0.1)
+        battery.refuses(
+            impl.Muon, [{"parameters": [matrix]}, {"parameters": [Parameter(np.ones(shape))]}], 0.1
+        )
     impl.Muon([Parameter(np.ones((3, 1))), Parameter(np.ones((1, 3)))], lr=0.1)
 
 
@@ -383,10 +405,16 @@ def test_names_at_any_depth_and_in_their_own_case(impl):
     assert names(model, matrices) == ["deep.a.1.b.Head", "Embedding", "embeddings", "empty"]
     assert names(model, rest) == ["deep.a.0.b.head.c.0"]
     usual = ("embedding", "token_embedding", "position_embedding", "head")
-    model = Branch(**{name: Branch(weight=matrix()) for name in (*usual, "embedding_norm", "type_embedding")})
+    others = ("embedding_norm", "type_embedding", "lm_head", "token", "position", "output", "wte", "wpe")
+    model = Branch(**{name: Branch(weight=matrix()) for name in (*usual, *others)})
     matrices, rest = impl.split_parameters(model)
     assert names(model, rest) == [f"{name}.weight" for name in usual]
-    assert names(model, matrices) == ["embedding_norm.weight", "type_embedding.weight"]
+    assert names(model, matrices) == [f"{name}.weight" for name in others]
+    for pattern in ("h..d", "head|table", ".*", "[a-z]+", "*", "HEAD"):
+        assert impl.split_parameters(model, (pattern,))[1] == [], f"{pattern!r} is no word of a name"
+    for each in model.parameters():
+        each.requires_grad = False  # what is frozen today may thaw tomorrow
+    assert [len(each) for each in impl.split_parameters(model)] == [len(others), len(usual)]
 
 
 def test_a_shared_parameter_is_in_one_list_once(impl):

@@ -164,5 +164,5 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     norm = largest * math.sqrt(squares)
     if max_norm < norm < math.inf:
         for each in gradients:
-            each *= max_norm / norm
+            each *= np.float64(max_norm / norm)  # a plain float would be rounded to float16 beside it
     return norm

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from techtree.techs import battery
+from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Parameter
 
 TOLERANCE = 1e-13
@@ -77,6 +77,20 @@ def test_the_cosine_at_every_step(impl, final):
             got = impl.warmup_cosine(step, n_steps, n_warmup, final)
             assert isinstance(got, float | int)
             assert abs(got - expected) < TOLERANCE
+
+
+def test_long_runs(impl):
+    """Of many steps, and longer than the numbers of the source under test."""
+    for n_steps in aim.sizes(20_000, at_most=10**6):
+        n_warmup, n_decay = n_steps // 10, n_steps // 4
+        for step in (0, n_warmup, n_steps // 2, n_steps - n_decay // 2, n_steps - 1):
+            line = slow_line(step, n_steps, n_warmup, n_steps - n_warmup, 0.0)
+            bent = line if step < n_warmup else math.sin(math.pi * line / 2) ** 2
+            level = slow_line(step, n_steps, n_warmup, n_decay, 0.0)
+            assert impl.warmup_linear(step, n_steps, n_warmup) == pytest.approx(line, rel=1e-9)
+            assert impl.warmup_cosine(step, n_steps, n_warmup) == pytest.approx(bent, abs=TOLERANCE)
+            got = impl.warmup_stable_decay(step, n_steps, n_warmup, n_decay)
+            assert got == pytest.approx(level, rel=1e-9), f"step {step} of {n_steps}"
 
 
 def test_every_step_moves(impl):
@@ -244,6 +258,20 @@ def test_one_large_gradient_among_small_ones(impl):
     assert c.grad[0] == pytest.approx(1.0, rel=1e-6)
 
 
+def test_the_norm_of_many_entries_in_float16(impl):
+    """Their squares are beyond what float16 can add up; and the factor may be too small for it."""
+    for n, size in ((100_000, 1.0), (9, 2e4), (4, 6e4)):
+        (a,) = with_gradients(np.full(n, size, np.float16))
+        expected = float(a.grad[0]) * math.sqrt(n)
+        for max_norm in (expected / 2, 1e-3 * math.sqrt(n)):
+            a.grad = np.full(n, size, np.float16)
+            assert impl.clip_grad_norm([a], max_norm) == pytest.approx(expected, rel=1e-3)
+            share = max_norm / math.sqrt(n)
+            assert a.grad.dtype == np.float16
+            off = np.abs(a.grad.astype(float) / share - 1).max()
+            assert off < 2e-3, f"{n} times {size}, to {max_norm}: off by a share of {off}"
+
+
 def test_the_direction_stays(impl, rng):
     """Clipped tensor by tensor, the larger one would lose more."""
     large, small = rng.normal(size=(3, 4)) * 100, rng.normal(size=5)
@@ -266,6 +294,7 @@ def test_a_single_long_tensor_and_many_short_ones(impl):
 
 def test_parameters_without_a_gradient_do_not_count(impl):
     a, b, c = with_gradients([6.0], None, [8.0])
+    c.requires_grad = False  # what counts is that there is a gradient
     assert impl.clip_grad_norm([a, b, c], 5.0) == 10.0
     assert b.grad is None
     assert (a.grad.tolist(), c.grad.tolist()) == ([3.0], [4.0])

@@ -35,7 +35,7 @@ _NORM = """    largest = float(np.max([np.abs(each).max(initial=0) for each in g
 """
 _SCALE = """    if max_norm < norm < math.inf:
         for each in gradients:
-            each *= max_norm / norm
+            each *= np.float64(max_norm / norm)  # a plain float would be rounded to float16 beside it
     return norm"""
 
 
@@ -178,7 +178,12 @@ MISTAKES = {
         ("    return norm", "    return min(norm, max_norm) if math.isfinite(norm) else norm")
     ],
     "nothing is returned": [("    return norm", "    return None")],
-    "the factor has 1e-6 added below": [("each *= max_norm / norm", "each *= max_norm / (norm + 1e-6)")],
+    "the factor has 1e-6 added below": [
+        ("np.float64(max_norm / norm)", "np.float64(max_norm / (norm + 1e-6))")
+    ],
+    "the factor is rounded to the dtype of the gradient": [
+        ("each *= np.float64(max_norm / norm)", "each *= max_norm / norm")
+    ],
     "the gradients become new arrays": [
         (
             "    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]",
@@ -298,7 +303,7 @@ def _by_hypot(parameters, max_norm):
     norm = math.hypot(*(math.hypot(*each.grad.ravel().tolist()) for each in members))
     if math.isfinite(norm) and norm > max_norm:
         for each in members:
-            each.grad[...] = each.grad / (norm / max_norm)
+            each.grad[...] = each.grad / np.float64(norm / max_norm)
     return norm
 
 
@@ -391,6 +396,7 @@ def probes(rng):
         "two short gradients": clipped(100.0, first, second),
         "a generator": clipped(1.0, first, second, is_generator=True),
         "float32": clipped(100.0, first.astype(np.float32)),
+        "float16, a small factor": clipped(1e-3, np.array([6e4, 3e4], np.float16)),
         "one without a gradient": clipped(1.0, first, None, grads=False),
         "none with a gradient": clipped(1.0, None, grads=False),
         "large entries": clipped(1.0, np.full(3, 1e200), grads=False),

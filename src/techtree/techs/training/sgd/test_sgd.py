@@ -471,6 +471,8 @@ def test_options_outside_their_limits(impl, option, wrong, right):
             impl.SGD([a], **{"lr": 0.5, option: value})
         with pytest.raises(ValueError):  # noqa: PT011
             impl.SGD([{"parameters": [a]}, {"parameters": [b], option: value}], lr=0.5)
+        for other in {"lr", "momentum", "weight_decay"} - {option}:  # what a group does not say counts in it
+            battery.refuses(impl.SGD, [{"parameters": [a], other: 0.25}], **{"lr": 0.5, option: value})
     for value in right:
         assert impl.SGD([a], **{"lr": 0.5, option: value}).groups[0][option] == value
         group = {"parameters": [a], option: value}
@@ -631,6 +633,38 @@ def test_parameters_of_equal_shape_have_their_own_states(impl):
         assert list(optimizer.state_dict()) == [f"{number}.momentum" for number in range(n)]
 
 
+def test_a_parameter_that_waits_keeps_its_place(impl):
+    """Others of its shape go on; it has its own state when its gradient comes."""
+    a, b, c = parameters((2,), (2,), (2,))
+    optimizer = impl.SGD([a, b, c], lr=0.5, momentum=0.5)
+    for pushes in ((None, 1.0, 2.0), (4.0, None, 2.0), (4.0, 1.0, None)):
+        for each, push in zip((a, b, c), pushes, strict=True):
+            each.grad = None if push is None else np.full(2, push)
+        optimizer.step()
+    state = optimizer.state_dict()
+    assert [state[f"{n}.momentum"].tolist() for n in range(3)] == [[6.0, 6.0], [1.5, 1.5], [3.0, 3.0]]
+
+
+def test_each_group_has_all_of_its_own_options(impl, rng):
+    """Like three optimizers, in any order."""
+    ways = [
+        {"lr": 0.25, "momentum": 0.5, "weight_decay": 0.5},
+        {"lr": 0.5, "momentum": 0.0, "weight_decay": 1.0},
+        {"lr": 1.0, "momentum": 0.75, "weight_decay": 0.0},
+    ]
+    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        own, together = (parameters((3,), (3,), (3,)) for _ in range(2))
+        groups = [{"parameters": [together[n]], **ways[n]} for n in order]
+        optimizers = [impl.SGD([own[n]], **ways[n]) for n in range(3)] + [impl.SGD(groups, lr=7.0)]
+        for _ in range(3):
+            for one, other in zip(own, together, strict=True):
+                one.grad = rng.normal(size=3)
+                other.grad = one.grad.copy()
+            for each in optimizers:
+                each.step()
+        assert all(np.array_equal(a.data, b.data) for a, b in zip(own, together, strict=True)), order
+
+
 def test_every_step_counts(impl):
     for n in aim.sizes(3, 12, 150, at_most=5000):
         w = Parameter(np.zeros(2))
@@ -642,9 +676,12 @@ def test_every_step_counts(impl):
 
 
 def test_what_wants_no_gradient_is_a_parameter_too(impl):
-    """A gradient is what counts, not whether one is wanted."""
-    w = Parameter([1.0])
-    optimizer = impl.SGD([w], lr=0.5)
+    """A gradient is what counts, not whether one is wanted, now or at the start."""
+    w, frozen = Parameter([1.0]), Parameter([2.0])
+    frozen.requires_grad = False
+    optimizer = impl.SGD([frozen, w], lr=0.5)
+    assert optimizer.groups[0]["parameters"] == [frozen, w]
+    assert list(optimizer.state_dict()) == ["0.momentum", "1.momentum"]
     w.requires_grad = False
     w.grad = np.array([1.0])
     kept = w.grad
@@ -721,9 +758,10 @@ def test_states_of_any_mapping_order_and_value(impl):
         "1.momentum": np.zeros(1),
         "0.momentum": np.zeros((2, 1)),
         "2.momentum": np.zeros(3),
+        "2.momentum ": np.zeros((3, 1)),
     }.items():
         optimizer = made()
-        battery.refuses(optimizer.load_state_dict, state | {name: wrong})
+        battery.refuses(optimizer.load_state_dict, state | {name.strip(): wrong})
         assert all((each == 0).all() for each in optimizer.state_dict().values()), "nothing may change then"
     for wrong in (
         {key: each for key, each in state.items() if key != "0.momentum"},

@@ -144,6 +144,16 @@ def test_batches_of_any_kind(impl, rng):
         assert impl.accumulate(model, opposite, batches) == pytest.approx(-expected, rel=1e-12)
         assert impl.evaluate(model, opposite, batches * 20) == pytest.approx(-expected, rel=1e-12)
         assert all(np.array_equal(a, b) for a, b in zip(batches, kept, strict=True))
+    for batch in (0, 0.0, None, "", [], (), {}, False, np.array([]), 7, "text", range(3), object()):
+        seen = []
+
+        def noting(model, given, seen=seen):
+            seen.append(given)
+            return model.b * 4, 1
+
+        for function in (impl.accumulate, impl.evaluate):
+            assert function(Affine(), noting, iter([batch, batch])) == 2  # the bias is 1/2
+        assert [each is batch for each in seen] == [True] * 4
 
 
 def scaled_sum(value):
@@ -322,6 +332,26 @@ def test_memory_does_not_grow_with_the_number_of_batches(impl, rng):
     assert max(most) <= 1
 
 
+def test_batches_are_drawn_when_it_is_their_turn(impl, rng):
+    """All at once they need the memory that portions are there to save."""
+    n_computed, batches = 0, portions(rng, (3,) * 6, holes=False)
+
+    def counting(model, batch):
+        nonlocal n_computed
+        n_computed += 1
+        return squares(model, batch)
+
+    def drawn():
+        for n, batch in enumerate(batches):
+            assert n_computed >= n - 1, f"batch {n} is drawn when {n_computed} have been computed"
+            yield batch
+
+    for function in (impl.accumulate, impl.evaluate):
+        n_computed = 0
+        function(Affine(), counting, drawn())
+        assert n_computed == 6
+
+
 def test_evaluation_leaves_no_trace(impl, rng):
     for is_training in (True, False):
         model = Affine()
@@ -484,6 +514,7 @@ def test_an_old_checkpoint_is_replaced_whole(impl, tmp_path):
 
     parts = {"model": Part(a=np.zeros(1)), "stream": Broken()}
     battery.refuses(impl.save_checkpoint, path, 3, parts, error=ArithmeticError)
+    battery.refuses(impl.save_checkpoint, path, 3, {"model": Part(a=np.zeros(1), b=1j)})  # no file holds it
     assert impl.load_checkpoint(path, {"model": Part()}) == 2
     assert sorted(each.name for each in tmp_path.iterdir()) == ["other", "run"]
 
@@ -524,7 +555,10 @@ def test_names_with_dots(impl, tmp_path):
 
 
 def test_a_file_that_is_no_checkpoint(impl, tmp_path):
-    for metadata in (None, {"step": "3"}, {"parts": '["model"]'}):
+    good = {"step": "3", "parts": '["model"]'}
+    wrong = [None, {"step": "3"}, {"parts": '["model"]'}]
+    wrong += [good | each for each in ({"step": "three"}, {"step": ""}, {"parts": "model"})]
+    for metadata in wrong:
         save_file({"model.a": np.zeros(2)}, tmp_path / "weights", metadata)
         part = Part(a=[1])
         battery.refuses(impl.load_checkpoint, tmp_path / "weights", {"model": part})

@@ -8,8 +8,8 @@ Idea: a large batch is a sum over its examples, so it may be computed in portion
 sum is divided by the number of all examples at the end, and not each portion by its own.
 
 Legend: ``batch_loss(model, batch)`` is what the caller writes: it returns the *sum* of the losses of the
-examples that count, a tensor of shape (), and their number, an integer. A batch is whatever it understands.
-One in which no example counts adds nothing, whatever its loss is, also NaN.
+examples that count, a tensor of shape () that was computed from parameters, and their number, an integer. A
+batch is whatever it understands. One in which no example counts adds nothing, whatever its loss is, also NaN.
 
 Left out: random numbers inside of the model. Draw them from ``random_stream(seed, f"dropout, step {step}")``,
 and there is nothing to save.
@@ -46,7 +46,7 @@ def accumulate(
         Gradients that its parameters have from before are dropped.
     batch_loss
         As in the legend. Called once for each batch, in order; each is differentiated before the batch after
-        the next is computed, so that memory does not grow with their number.
+        the next is drawn, so that memory does not grow with their number.
     batches
         Any iterable, walked once.
 
@@ -98,8 +98,8 @@ def evaluate(
     Parameters
     ----------
     model
-        Computes in the mode of `Module.eval`, and without recording. Afterwards, also after an error,
-        ``is_training`` is what it was. Gradients are left alone.
+        In one mode with all its parts. Computes in that of `Module.eval`, and without recording; afterwards,
+        also after an error, it is in its own again. Gradients are left alone.
     batch_loss, batches
         As in `accumulate`.
 
@@ -178,7 +178,7 @@ def load_checkpoint(path: str | Path, parts: Mapping[str, Any]) -> int:
         raise ValueError(
             f"{path} must be a checkpoint, with step and parts in its metadata; it is another file"
         )
-    saved = json.loads(metadata["parts"])
+    step, saved = int(metadata["step"]), json.loads(metadata["parts"])
     if sorted(saved) != sorted(parts):
         raise ValueError(f"{path} holds the parts {', '.join(saved)}: load these; got {', '.join(parts)}")
     states: dict[str, dict[str, np.ndarray]] = {name: {} for name in saved}
@@ -187,7 +187,7 @@ def load_checkpoint(path: str | Path, parts: Mapping[str, Any]) -> int:
         states[name][rest] = value
     for name, part in parts.items():
         part.load_state_dict(states[name])
-    return int(metadata["step"])
+    return step
 
 
 def train(

@@ -349,6 +349,14 @@ def test_the_parts_are_used_as_they_are(impl, rng):
     model.token_embedding.weight.data *= 2
     model.position_embedding.weight.data *= 2
     battery.check_equal(model(ids), 4 * x @ model.token_embedding.weight.data.T / 10, 64, 10)
+    for mode in (model.eval, model.train, model.eval):
+        mode()
+        for change in (1.0, 0.5, 2.0):  # the same ids, other weights
+            model.token_embedding.weight.data *= change
+            y = 6 * (model.token_embedding.weight.data[ids] + model.position_embedding.weight.data) * 7
+            for shape in ((6,), (1, 6), (1, 1, 6)):
+                expected = (y @ model.token_embedding.weight.data.T).reshape(*shape, -1)
+                battery.check_equal(model(ids.reshape(shape)), expected, 64, 10)
 
 
 def test_what_a_model_refuses(impl):
@@ -462,6 +470,8 @@ def test_greedy_stops(impl):
         model = Table(STEPS)
         assert impl.greedy(model, [3, 0], 9, stop) == [1, 2]  # the 3 in the text does not count
         assert model.texts == [[3, 0], [3, 0, 1], [3, 0, 1, 2]]
+    for text in ([0, 3], [3], [3, 3]):
+        assert impl.greedy(Table(STEPS), text, 9, stop={3}) == [0, 1, 2], "a stop token in the text given"
     assert impl.greedy(Table(STEPS), [0], 9, stop={1}) == []
     assert impl.greedy(Table(STEPS), [3], 9, stop={0}) == []
     assert impl.greedy(Table(STEPS), [0], 2, stop={3}) == [1, 2]
@@ -493,7 +503,7 @@ CODES = {np.float16: "F16", np.float32: "F32", np.float64: "F64", np.uint8: "U8"
 def write(folder, config, tensors):
     """Write a folder as transformers does."""
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, array in tensors.items():
         code, end = CODES[array.dtype.type], len(data) + array.nbytes
@@ -630,6 +640,8 @@ def test_what_a_folder_may_leave_out_and_have_besides(impl, rng, tmp_path):
     optional += ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "add_cross_attention")
     kept = [{key: value for key, value in config.items() if key != each} for each in optional]
     kept.append({key: config[key] for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")})
+    more = {"reorder_and_upcast_attn": True, "n_ctx": 77, "_name_or_path": "/größe/東京", "n_vocab": 3}
+    kept.append(config | more)
     more = {"n_ctx": 5, "resid_pdrop": 0.5, "use_cache": False, "bos_token_id": 50256, "dtype": "x"}
     kept.append(config | more)
     for number, each in enumerate(kept):
@@ -676,6 +688,10 @@ def test_which_configs_are_refused(impl, rng, tmp_path):
         less = {name: value for name, value in config.items() if name != key}
         (folder / "config.json").write_text(json.dumps(less))
         battery.refuses(impl.load_gpt2, folder, says=[key])
+    wide, wide_tensors, _, _ = folder_of(rng, {"n_embd": 12, "n_layer": 1})
+    for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):  # whatever would do in its place
+        less = {name: value for name, value in wide.items() if name != key}
+        battery.refuses(impl.load_gpt2, write(tmp_path / "wide", less, wide_tensors), says=[key])
     fits = {"vocab_size": 8, "n_positions": 4, "n_embd": 8, "n_layer": 1, "n_head": 3, "n_inner": 15}
     for key, value in (fits | {"tie_word_embeddings": False}).items():
         (folder / "config.json").write_text(json.dumps(config | {key: value}))
@@ -718,7 +734,9 @@ def test_which_tensors_are_refused(impl, rng, tmp_path):
     ):
         battery.refuses(impl.load_gpt2, write(tmp_path / "f", config, tensors | {name: one}))
     table = tensors["wte.weight"]
-    for head in (table + np.float32(1e-3), table[:-1], -table, table * 0):
+    near = table.copy()
+    near.flat[-1] = np.nextafter(near.flat[-1], np.float32(9))
+    for head in (near, table + np.float32(1e-3), table[:-1], -table, table * 0):
         battery.refuses(impl.load_gpt2, write(tmp_path / "f", config, tensors | {"lm_head.weight": head}))
     for head in (with_head["lm_head.weight"][:-1], with_head["lm_head.weight"].T.copy()):
         battery.refuses(impl.load_gpt2, write(tmp_path / "f", untied, with_head | {"lm_head.weight": head}))

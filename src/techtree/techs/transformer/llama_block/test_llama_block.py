@@ -191,6 +191,10 @@ def test_what_a_config_refuses(impl):
             battery.refuses(config_of, impl, **{name: value})
     for name in counts[:6]:
         battery.refuses(config_of, impl, **{name: None})
+    for value in (0, 0.0, False):  # not as if it had been left out
+        battery.refuses(config_of, impl, width=8, n_heads=2, head_width=value)
+    for name in counts[:6]:
+        battery.refuses(config_of, impl, **{name: np.int64(2)})
     for n_heads, n_kv_heads in [(2, 3), (3, 2), (2, 4), (6, 4), (7, 2), (8, 3)]:
         battery.refuses(config_of, impl, n_heads=n_heads, n_kv_heads=n_kv_heads)
     for head_width in (1, 3, 5, 127):
@@ -508,7 +512,14 @@ class Half(Module):
 
 
 def test_another_feed_forward_part_takes_its_place(impl, rng):
+    class Empty(Half):
+        def __len__(self):
+            return 0
+
     config = config_of(impl)
+    empty = Empty(np.array([3.0]))
+    assert impl.LlamaBlock(config, rng, empty).feed_forward is empty
+    assert impl.Llama(config, rng, lambda layer: empty).blocks[0].feed_forward is empty
     half = Half(np.array([3.0]))
     block = impl.LlamaBlock(config, rng, half)
     assert block.feed_forward is half
@@ -746,7 +757,7 @@ def test_what_is_read_of_other_model_types(impl, tmp_path):
 def test_what_config_json_may_not_say(impl, tmp_path):
     battery.refuses(impl.read_config, tmp_path / "nothing")
     battery.refuses(impl.read_config, tmp_path)
-    for text in ("", "{", "[]", "3", "null", '"llama"', json.dumps([values_of("llama")])):
+    for text in ("", "{", "[]", "3", "null", "[" * 100_000, '"llama"', json.dumps([values_of("llama")])):
         battery.refuses(impl.read_config, written(tmp_path, text))
     for kind in ("gpt2", "Llama", "llama2", "lama", "", 3, ["llama"], "null", "mixtral", "qwen3_moe"):
         battery.refuses(impl.read_config, written(tmp_path, values_of(kind if kind != "null" else None)))
@@ -760,7 +771,8 @@ def test_what_config_json_may_not_say(impl, tmp_path):
     wrong += [("rope_theta", each) for each in (0, -1.0, "10000", True, "null")]
     wrong += [("num_key_value_heads", each) for each in (4, 5, 12)]
     wrong += [("hidden_act", each) for each in ("gelu", "relu", "null", "SiLU", "gelu_pytorch_tanh")]
-    wrong += [(key, True) for key in ("attention_bias", "mlp_bias", "use_sliding_window")]
+    switches = ("attention_bias", "mlp_bias", "use_sliding_window")
+    wrong += [(key, value) for key in switches for value in (True, 1, "null", "false", [])]
     wrong += [("quantization_config", {"bits": 4}), ("quantization_config", {})]
     wrong += [("partial_rotary_factor", 0.5), ("partial_rotary_factor", 0)]
     sliding = "sliding_attention"
@@ -964,6 +976,25 @@ def test_further_words(impl, rng):
         assert np.array_equal(down, weights["model.layers.0.experts.0.down_proj.weight"])
 
 
+def test_the_head_is_told_by_our_name(impl, rng):
+    """What theirs is called does not matter: model. is left out for our head, and for nothing else."""
+
+    class Two(Module):
+        def __init__(self):
+            self.head, self.query, self.lm_head = (Linear(2, 2, rng, False) for _ in range(3))
+
+    for words, head, query in [
+        ({"head": "score"}, "score", "q_proj"),
+        ({"query": "lm_head", "lm_head": "q_proj"}, "lm_head", "lm_head"),
+    ]:
+        other = "q_proj" if query == "lm_head" else "lm_head"
+        names = [f"{head}.weight", f"model.{query}.weight", f"model.{other}.weight"]
+        weights, model = {name: rng.normal(size=(2, 2)) for name in names}, Two()
+        impl.set_weights(model, weights, words)
+        for name, part in zip(names, (model.head, model.query, model.lm_head), strict=True):
+            assert np.array_equal(part.weight.data, weights[name]), name
+
+
 def test_weights_that_do_not_fit_change_nothing(impl, rng):
     config = config_of(impl, is_tied=False, has_qkv_bias=True)
     model = impl.Llama(config, rng)
@@ -975,7 +1006,8 @@ def test_weights_that_do_not_fit_change_nothing(impl, rng):
         for wrong in (rest, rest | {name: rows}, rest | {name: each[None]}, rest | {name: each[..., :1]}):
             battery.refuses(impl.set_weights, model, wrong, says=[name])
         battery.refuses(impl.set_weights, model, rest | {name: np.ones(each.shape, int)}, says=[name])
-        battery.refuses(impl.set_weights, model, rest | {name: np.ones(each.shape, bool)}, says=[name])
+        for dtype in (bool, complex, object, "U1"):
+            battery.refuses(impl.set_weights, model, rest | {name: np.ones(each.shape, dtype)}, says=[name])
     turned_over = weights | {"model.layers.0.self_attn.k_proj.weight": np.zeros((6, 4), np.float32)}
     battery.refuses(impl.set_weights, model, turned_over, says=["k_proj"])
     extra = {

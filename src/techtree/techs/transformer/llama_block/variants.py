@@ -267,7 +267,9 @@ class _Block(Module):
         self.attention = _HeadByHead(config, rng, dtype)
         self.feed_forward_norm = RMSNorm(config.width, config.eps, dtype)
         gain = math.sqrt(0.5 / config.n_layers)
-        self.feed_forward = feed_forward or SwiGLU(config.width, config.hidden, rng, gain=gain, dtype=dtype)
+        if feed_forward is None:
+            feed_forward = SwiGLU(config.width, config.hidden, rng, gain=gain, dtype=dtype)
+        self.feed_forward = feed_forward
 
     def forward(self, x, mask=None, positions=None):
         y = self.attention.forward(self.attention_norm(x), positions=positions, mask=mask) + x

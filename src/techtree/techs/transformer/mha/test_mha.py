@@ -157,8 +157,11 @@ def with_shapes(rng):
         yield Case(f"{n_tokens} tokens", draw(rng, n_tokens, 2), {"n_heads": 2})
         causal = np.tri(n_tokens, dtype=bool)
         yield Case(f"{n_tokens} tokens, causal", (*draw(rng, n_tokens, 2), causal), {"n_heads": 1})
-    for width in aim.sizes(at_most=300):
+    for width in aim.sizes(32, at_most=300):
         yield Case(f"width {width}", draw(rng, 2, width), {"n_heads": 1})
+        if width <= 75:
+            yield Case(f"{width} heads of 2", draw(rng, 2, 2 * width), {"n_heads": width})
+            yield Case(f"{2 * width} heads of 2", draw(rng, 2, 4 * width), {"n_heads": 2 * width})
         yield Case(f"{width} heads", draw(rng, 2, width), {"n_heads": width})
     for n in aim.sizes(at_most=2000):
         yield Case(f"{n} samples", draw(rng, 2, 2, (n,)), {"n_heads": 2})
@@ -376,21 +379,26 @@ def test_modules_share_nothing_and_depend_on_their_generator_alone(impl):
 
 def test_layers_may_be_changed_and_exchanged(impl, rng):
     x, weights, biases = draw(rng, 3, 4)
-    module = made(impl, weights, biases, n_heads=2)
+    module, same, mask = made(impl, weights, biases, n_heads=2), Tensor(x), np.ones((3, 3), bool)
+    module(same), module(same, mask)  # the same objects again must not give the same answer
     for place, name in enumerate(LAYERS):
         getattr(module, name).weight.data *= 2
         getattr(module, name).bias.data -= 1
         weights[place] *= 2
         biases[place] -= 1
-        battery.check_equal(
-            module(Tensor(x)), slow(x, weights, biases, n_heads=2), 64, 100, label=f"{name} changed"
-        )
+        for arguments in ((same,), (same, mask)):
+            expected = slow(x, weights, biases, n_heads=2)
+            battery.check_equal(module(*arguments), expected, 64, 100, label=f"{name} changed")
         layer = Linear(4, 4, rng)
         setattr(module, name, layer)
         weights[place], biases[place] = layer.weight.data, layer.bias.data
-        battery.check_equal(
-            module(Tensor(x)), slow(x, weights, biases, n_heads=2), 64, 100, label=f"{name} exchanged"
-        )
+        for arguments in ((same,), (same, mask)):
+            expected = slow(x, weights, biases, n_heads=2)
+            battery.check_equal(module(*arguments), expected, 64, 100, label=f"{name} exchanged")
+    same.data *= 2
+    for arguments in ((same,), (same, mask)):
+        expected = slow(same.data, weights, biases, n_heads=2)
+        battery.check_equal(module(*arguments), expected, 64, 400, label="x changed")
     before = module(Tensor(x)).data.copy()
     assert np.array_equal(module.eval()(Tensor(x)).data, before)
     assert np.array_equal(module.train()(Tensor(x)).data, before)

@@ -171,10 +171,10 @@ class MoE(Module):
         Returns
         -------
         Tensor
-            Of the shape and dtype of x: for each row the sum of the answers of its experts, times their
-            weights. An expert without room adds 0, and the other weights stay. An expert computes for its
-            own rows alone. Gradients flow to x and the parameters; those of an expert without rows are 0
-            or None.
+            Of the shape of x, and its dtype where the parameters have it, too: for each row the sum of the
+            answers of its experts, times their weights. An expert without room adds 0, and the other weights
+            stay. An expert computes for its own rows alone. Gradients flow to x and the parameters; those of
+            an expert without rows are 0 or None.
 
         Raises
         ------
@@ -241,11 +241,12 @@ def load_qwen3_moe(folder: str | Path, dtype: type = np.float32) -> Llama:
     total = "num_experts" if "num_experts" in values else "num_local_experts"
     n_experts, n_chosen = _count(values, total), _count(values, "num_experts_per_tok")
     hidden, step = _count(values, "moe_intermediate_size"), _count(values, "decoder_sparse_step", 1)
-    is_renormalized, dense = values.get("norm_topk_prob", False), values.get("mlp_only_layers") or []
+    is_renormalized, dense = values.get("norm_topk_prob", False), values.get("mlp_only_layers")
+    dense = [] if dense is None else dense
     if not isinstance(is_renormalized, bool):
         raise ValueError(f"{folder}: norm_topk_prob must be true or false; got {is_renormalized!r}")
-    if not isinstance(dense, list):
-        raise ValueError(f"{folder}: mlp_only_layers must be a list of layers; got {dense!r}")
+    if not isinstance(dense, list) or not all(isinstance(layer, int) for layer in dense):
+        raise ValueError(f"{folder}: mlp_only_layers must be a list of numbers of layers; got {dense!r}")
     rng = np.random.default_rng(0)
 
     def feed_forward(layer: int) -> Module | None:

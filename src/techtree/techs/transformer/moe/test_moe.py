@@ -66,7 +66,7 @@ def route_cases(rng):
         (0, 4, 2),
         (130, 3, 1),
     ]
-    sizes += [(3, 130, 129), (300, 6, 3)]
+    sizes += [(3, 130, 129), (300, 6, 3), (3, 300, 290)]
     sizes += [(n, 3, 2) for n in aim.sizes(at_most=3000)] + [
         (2, n, 2) for n in aim.sizes(at_most=300) if n > 1
     ]
@@ -630,7 +630,13 @@ def test_folders_that_are_refused(impl, rng, tmp_path):
     ]
     wrong += [("decoder_sparse_step", each) for each in (0, -1, 1.0, "1", None, True)]
     wrong += [("norm_topk_prob", each) for each in (0, 1, "true", None)]
-    wrong += [("mlp_only_layers", each) for each in (3, "0", {"0": 1}, True)]
+    wrong += [
+        ("mlp_only_layers", each) for each in (3, "0", {"0": 1}, True, {}, "", ["0"], [1.5], [None], [[1]])
+    ]
+    for key in ("num_experts_per_tok", "moe_intermediate_size"):
+        battery.refuses(impl.load_qwen3_moe, written(folder, values_of(**{key: "missing"})), says=[key])
+    alike = values_of(moe_intermediate_size="missing", intermediate_size=3)  # no other width takes its place
+    battery.refuses(impl.load_qwen3_moe, written(folder, alike), says=["moe_intermediate_size"])
     wrong += [("num_experts_per_tok", 6), ("num_experts", 1), ("num_experts", 4), ("num_experts", 6)]
     wrong += [("model_type", each) for each in ("qwen3", "llama", "qwen2_moe", "mixtral", "missing")]
     wrong += [("moe_intermediate_size", 4), ("mlp_only_layers", [0]), ("decoder_sparse_step", 2)]

@@ -220,6 +220,8 @@ def large_cases(rng):
         yield block_case(rng, f"width {n}", 2, n, hidden=3)
         yield block_case(rng, f"{n} hidden units", 2, 2, hidden=n)
         yield block_case(rng, f"{n} samples", 2, 2, (n,), hidden=3)
+    for n in aim.sizes(at_most=20_000):
+        yield block_case(rng, f"leading axes {n} and 2", 1, 2, (n, 2), hidden=1)
 
 
 def value_cases(rng):
@@ -303,6 +305,17 @@ def test_what_a_block_holds(impl, rng):
             6, 5, has_bias
         )
         assert part.activation is gelu_tanh
+
+    class Steep(Module):
+        def __init__(self):
+            self.slope = Parameter(np.ones(1))
+
+        def forward(self, x):
+            return x * self.slope
+
+    steep = impl.FeedForward(6, 5, rng, activation=Steep())
+    names = [name for name, _ in steep.named_parameters()]
+    assert names == [*(name for name, _ in of_feed_forward(6, 5)), "activation.slope"]
     parts = ("attention_norm", "attention", "feed_forward_norm", "feed_forward")
     kinds = (LayerNorm, MultiHeadAttention, LayerNorm, impl.FeedForward)
     for name, kind in zip(parts, kinds, strict=True):
@@ -420,6 +433,24 @@ def test_the_parts_are_used_as_they_are(impl, rng):
     battery.check_equal(part(Tensor(x)), 3 * (2 * x + 1))
 
 
+def test_calls_with_the_same_objects_are_computed_anew(impl, rng):
+    """The same tensor, and masks of the same shape; what changed in between counts."""
+    block, x = impl.TransformerBlock(4, 2, rng), Tensor(rng.normal(size=(3, 4)))
+    masks = [None, np.tri(3, dtype=bool), np.eye(3, dtype=bool), np.tri(3, k=1, dtype=bool)]
+    weight = block.feed_forward.up.weight
+    for change in (0.0, 0.5, 0.5):
+        weight.data += change
+        x.data[0] += change
+        fresh = Tensor(x.data.copy())
+        same = block.feed_forward(x).data
+        assert np.array_equal(same, block.feed_forward(fresh).data), "an answer of an earlier call comes back"
+        for mask in masks:
+            theta = np.concatenate([each.data.ravel() for each in block.parameters()])
+            expected = slow(fresh.data, theta, mask, n_heads=2)
+            battery.check_equal(block(x, mask).data, expected, 256, 20, label="the same x, another mask")
+        block.feed_forward(x)
+
+
 def test_what_is_refused(impl, rng):
     for width, n_heads in [(4, 3), (4, 0), (4, -1), (4, -2), (4, 8), (0, 1), (0, 0), (-4, 2), (10_001, 2)]:
         battery.refuses(impl.TransformerBlock, width, n_heads, rng, hidden=4)
@@ -436,6 +467,7 @@ def test_what_is_refused(impl, rng):
         battery.refuses(block, Tensor(np.ones(shape)))
         if shape != (4,):
             battery.refuses(part, Tensor(np.ones(shape)))
+    battery.refuses(impl.FeedForward(1, 3, rng), Tensor(1.0))
     one = impl.TransformerBlock(1, 1, rng)
     for shape in [(), (1,), (3, 2)]:
         battery.refuses(one, Tensor(np.ones(shape)))
@@ -453,6 +485,10 @@ def test_what_is_hidden_changes_nothing(impl, rng):
     before = block(Tensor(x), mask).data.copy()
     assert np.array_equal(block.eval()(Tensor(x), mask).data, before)
     assert np.array_equal(block.train()(Tensor(x), mask=mask).data, before)
+    for some in (x[0], x[:1], x[None], x[None, None]):
+        for seen in (None, mask):
+            trained = block.train()(Tensor(some), seen).data
+            assert np.array_equal(block.eval()(Tensor(some), seen).data, trained), some.shape
     with no_grad():
         assert not block(Tensor(x, requires_grad=True), mask).requires_grad
     x[:, 3:] = 1e6
