@@ -171,7 +171,7 @@ def test_what_is_said_of_technologies_is_said_of_all_that_are_written(tree):
     assert bridges().keys() <= names
     assert claims().keys() <= names
     for bridge in bridges().values():
-        assert bridge.files, bridge
+        assert bridge.files or "yet" in bridge.text, bridge
     committed = [tech for tech in tree.written if tech.id in read_certificates(TECHS)]
     assert [tech.id for tech in committed if tech.id not in bridges()] == []
     assert [tech.id for tech in committed if tech.id not in claims()] == []
