@@ -306,10 +306,6 @@ MISTAKES = {
         ('if not {"step", "parts"} <= metadata.keys():', 'if "parts" not in metadata:'),
         ('int(metadata["step"])', 'int(metadata.get("step", 0))'),
     ],
-    "load_checkpoint reads the step when the parts are loaded already": [
-        ('step, saved = int(metadata["step"]), json', "saved = json"),
-        ("    return step\n", '    return int(metadata["step"])\n'),
-    ],
     "load_checkpoint swallows the errors of parts": [
         (
             LOAD,
