@@ -35,7 +35,7 @@ class Config:
     """How many tokens the model sees at once; what it was trained to see, and 2048 at most, when left out."""
 
     memory: Literal["none", "text", "project"] = "none"
-    """What the model is reminded of: nothing, what a text said so far, or that and the other texts of CORPUS."""
+    """What the model is reminded of: nothing, what a text said so far, or that and CORPUS's other texts."""
 
     max_bytes: int = 1_000_000
     """Measure on whole documents of so many bytes together at most; 0 for all of them."""
