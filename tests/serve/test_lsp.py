@@ -12,7 +12,7 @@ from lsprotocol import types as lsp
 from pygls.exceptions import JsonRpcRequestCancelled
 from pygls.lsp.client import LanguageClient
 
-URI = "file:///work/add.py"
+URI = "file:///add.py"
 SOURCE = "def add(a, b):\n    s = 'é😀'; return \n\nprint(add(1, 2))\n"
 CURSOR = "    s = 'é😀'; return "
 FAKE = ("-m", "serve.lsp_with_fake")

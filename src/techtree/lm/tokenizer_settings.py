@@ -27,14 +27,14 @@ class TokenizerSettings:
 
     chat_template: str | None = None
     """How a chat becomes a text, in the Jinja language; None where the model is not made for chats."""
-    start_token: str | None = None
-    """The name of the token that a template calls `bos_token`."""
     end_tokens: tuple[str, ...] = ()
     """The names of tokens that end what a model says."""
     end_ids: tuple[int, ...] = ()
     """The same by number."""
     special_ids: frozenset[int] = frozenset()
     """Further tokens that belong to no text."""
+    start_token: str | None = None
+    """The name of the token that a template calls `bos_token`."""
 
 
 def read_settings(folder: Path) -> TokenizerSettings:

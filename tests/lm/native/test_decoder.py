@@ -138,7 +138,7 @@ def test_texts_that_run_together_do_not_see_each_other(kind):
 
 def test_each_processor_gives_the_same_whole_numbers(tmp_path, monkeypatch):
     """The plain C, which every processor has, and what is written for this one."""
-    monkeypatch.setattr(library, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(library, "cache_folder", lambda: tmp_path)
     config, weights = weights_of("qwen3", "q8_0")
     ids = tokens(config, 20)
     found = {}
@@ -194,14 +194,14 @@ def test_what_the_decoder_does_not_compute():
 
 
 def test_no_compiler(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(library, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(library.NoCompilerError, match="no C compiler"):
         library.compiled(library.FLAGS)
 
 
 def test_a_compiler_that_fails_says_why(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(library, "cache_folder", lambda: tmp_path)
     with pytest.raises(library.NoCompilerError, match="cannot compile"):
         library.compiled((*library.FLAGS, "--no-such-flag"))
     assert not list(tmp_path.glob("*.so"))
