@@ -190,7 +190,7 @@ def test_a_newer_request_ends_the_older(engine):
         assert started.wait(TIMEOUT_S)
         newer = pool.submit(engine.infill, InfillRequest("y = ", max_tokens=3, slot=0))
         end = time.monotonic() + TIMEOUT_S
-        while len(engine._filling._turns._line) < 2:
+        while len(engine._turns._line) < 2:
             assert time.monotonic() < end
             time.sleep(0.001)
         newer_came.set()

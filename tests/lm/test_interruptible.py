@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from techtree.lm import interruptible
 from techtree.lm.interruptible import run_interruptibly
 from techtree.lm.tokenizer import Tokenizer
 
@@ -45,6 +46,22 @@ def test_work_that_hears_nothing_is_left(pressed):
         run_interruptibly(lambda drawn: is_free.wait(60))
     assert time.monotonic() - started < 30
     is_free.set()
+
+
+@posix
+def test_work_that_draws_is_waited_for_until_it_sees_the_end(pressed, monkeypatch):
+    """A library that wants its next text while the process ends already would abort it."""
+    monkeypatch.setattr(interruptible, "_PATIENCE_S", 0.3)
+    ended = []
+
+    def work(drawn):
+        for _ in drawn(itertools.count()):
+            time.sleep(1)
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptibly(work)
+    assert ended == [True]
 
 
 @posix

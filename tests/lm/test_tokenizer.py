@@ -393,3 +393,16 @@ def test_damaged_settings_are_one_clear_error(tokenizer, tmp_path, content):
 def test_unknown_special_token_gets_a_hint(tokenizer):
     with pytest.raises(InputError, match="did you mean <fim_prefix>"):
         tokenizer.special_id("<fim_prefx>")
+
+
+def test_the_fingerprint_is_that_of_what_the_file_says(tokenizer):
+    said = json.loads(tokenizer.to_json())
+    assert Tokenizer(said).fingerprint == tokenizer.fingerprint
+    others = [json.loads(tokenizer.to_json()) for _ in range(3)]
+    *_, one, other = others[0]["model"]["vocab"]
+    vocab = others[0]["model"]["vocab"]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    others[1]["model"]["merges"].pop()
+    others[2]["model"]["ignore_merges"] = True
+    found = {Tokenizer(each).fingerprint for each in others}
+    assert len(found | {tokenizer.fingerprint}) == 4

@@ -9,8 +9,7 @@ import tyro
 
 from techtree import atomic, streams
 from techtree.learn import workspace
-from techtree.tree import drawing
-from techtree.tree.certificate import certificates, read_certificates, state
+from techtree.tree import certificate, drawing
 from techtree.tree.graph import load_tree
 
 
@@ -32,11 +31,7 @@ def run(config: Config) -> int:
     """Print the map, or write it."""
     tree = load_tree()
     mine = workspace.find(Path.cwd(), tree) if config.svg is None else None
-    if mine is not None:
-        states = {tech.id: mine.state(tech) for tech in tree.technologies}
-    else:
-        issued, current = read_certificates(tree.root), certificates(tree)
-        states = {tech.id: state(tree, tech, issued, current) for tech in tree.technologies}
+    states = certificate.states(tree) if mine is None else mine.states()
     if config.svg is not None:
         atomic.write_text(config.svg, drawing.picture(tree, states))
     elif config.tech:

@@ -21,7 +21,7 @@ MAX_WAITING = 63
 
 
 class Filling:
-    """Answers requests one at a time.
+    """An engine but for its decoder. It answers requests one at a time.
 
     Parameters
     ----------
@@ -113,9 +113,27 @@ class Filling:
     def _chats(self) -> ChatPrompts:
         return ChatPrompts(self.tokenizer)
 
+    @property
+    def can_fill_in(self) -> bool:
+        """Whether the model has learned to see what stands after the cursor."""
+        return self.tokenizer.can_fill_in
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the model has a chat template."""
+        return self.tokenizer.chat_template is not None
+
     def chat_text(self, messages: Sequence[Message]) -> str:
         """Return a chat as the template has it; see `Engine.chat_text`."""
         return self._chats.text(_as_mappings(messages))
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the ids of a text; see `Engine.tokenize`."""
+        return self.tokenizer.encode(text, parse_special=parse_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; see `Engine.detokenize`."""
+        return self.tokenizer.decode(ids)
 
 
 def _as_mappings(messages: Sequence[Message]) -> Messages:

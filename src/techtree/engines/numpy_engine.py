@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Message, WrittenToken
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, WrittenToken
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
 from techtree.errors import InputError
@@ -28,7 +28,7 @@ MAX_CONTEXT_LENGTH = 512
 MAX_CONFIG_BYTES = 1 << 20
 
 
-class NumpyEngine:
+class NumpyEngine(Filling):
     """A model as a function from ids to scores. One request decodes at a time.
 
     Parameters
@@ -44,10 +44,9 @@ class NumpyEngine:
     """
 
     def __init__(self, logits: Logits, tokenizer: Tokenizer, name: str, context_length: int):
+        super().__init__(tokenizer, min(context_length, MAX_CONTEXT_LENGTH))
         self.name = name
-        self.context_length = min(context_length, MAX_CONTEXT_LENGTH)
         self._logits = logits
-        self._filling = Filling(tokenizer, self.context_length)
 
     @classmethod
     def load(cls, folder: Path) -> "NumpyEngine":
@@ -81,28 +80,6 @@ class NumpyEngine:
         """Say what comes next in a chat; see `Engine.chat`."""
         return self._answer(request, cancelled, on_text, on_token)
 
-    @property
-    def can_fill_in(self) -> bool:
-        """Whether the model has learned to see what stands after the cursor."""
-        return self._filling.tokenizer.can_fill_in
-
-    @property
-    def can_chat(self) -> bool:
-        """Whether the model has a chat template."""
-        return self._filling.tokenizer.chat_template is not None
-
-    def chat_text(self, messages: tuple[Message, ...]) -> str:
-        """Return a chat as the model's template has it."""
-        return self._filling.chat_text(messages)
-
-    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Return the ids of a text."""
-        return self._filling.tokenizer.encode(text, parse_special=parse_special)
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """Return the text of ids."""
-        return self._filling.tokenizer.decode(ids)
-
     def _answer(
         self,
         request: InfillRequest | ChatRequest,
@@ -115,12 +92,10 @@ class NumpyEngine:
                 "the NumPy engine always takes the likeliest token; got the temperature "
                 f"{request.temperature}: leave it out, or use the PyTorch engine"
             )
-        return self._filling.answer(request, self._decode, cancelled, on_text, on_token)
+        return self.answer(request, self._decode, cancelled, on_text, on_token)
 
     def _decode(self, prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
-        return decode(
-            self._logits, prompt, limits, self._filling.tokenizer.stop_ids, self.context_length, progress
-        )
+        return decode(self._logits, prompt, limits, self.tokenizer.stop_ids, self.context_length, progress)
 
 
 def decode(

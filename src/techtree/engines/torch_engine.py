@@ -1,13 +1,13 @@
 """The engine of the product: a trained model in PyTorch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from techtree.atomic import cache_folder
-from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Message, WrittenToken
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, WrittenToken
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
 from techtree.lm.config import ModelConfig
@@ -37,7 +37,7 @@ MIN_TEMPERATURE = 1e-5
 """Below, only tokens whose scores are equal up to rounding share the probability: it is greedy."""
 
 
-class TorchEngine:
+class TorchEngine(Filling):
     """A model and its cache. One request decodes at a time.
 
     Parameters
@@ -62,10 +62,9 @@ class TorchEngine:
         order: fim_prompt.Order = "spm",
         memory: Memory | None = None,
     ):
+        super().__init__(tokenizer, min(model.config.max_seq_len, MAX_CONTEXT_LENGTH), order)
         self.name = name
-        self.context_length = min(model.config.max_seq_len, MAX_CONTEXT_LENGTH)
         self._cache = PrefixCache(model, self.context_length)
-        self._filling = Filling(tokenizer, self.context_length, order)
         self.memory = memory
 
     @classmethod
@@ -109,7 +108,7 @@ class TorchEngine:
                 memory.begin(request.prefix, request.suffix, [chunk.text for chunk in request.extra])
             return generate(prompt, limits, progress)
 
-        return self._filling.answer(request, decode, cancelled, on_text, on_token)
+        return self.answer(request, decode, cancelled, on_text, on_token)
 
     def chat(
         self,
@@ -119,7 +118,7 @@ class TorchEngine:
         on_token: Callable[[WrittenToken], None] | None = None,
     ) -> InfillResult:
         """Say what comes next in a chat; see `Engine.chat`."""
-        return self._filling.answer(request, self._decoder(request, None), cancelled, on_text, on_token)
+        return self.answer(request, self._decoder(request, None), cancelled, on_text, on_token)
 
     def _decoder(self, request: InfillRequest | ChatRequest, memory: Memory | None) -> Decode:
         sampling = SamplingParams(
@@ -129,29 +128,7 @@ class TorchEngine:
             request.min_p,
             request.seed,
         )
-        return decode_with(self._cache, sampling, self._filling.tokenizer.stop_ids, memory)
-
-    @property
-    def can_fill_in(self) -> bool:
-        """Whether the model has learned to see what stands after the cursor."""
-        return self._filling.tokenizer.can_fill_in
-
-    @property
-    def can_chat(self) -> bool:
-        """Whether the model has a chat template."""
-        return self._filling.tokenizer.chat_template is not None
-
-    def chat_text(self, messages: tuple[Message, ...]) -> str:
-        """Return a chat as the model's template has it."""
-        return self._filling.chat_text(messages)
-
-    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Return the ids of a text."""
-        return self._filling.tokenizer.encode(text, parse_special=parse_special)
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """Return the text of ids."""
-        return self._filling.tokenizer.decode(ids)
+        return decode_with(self._cache, sampling, self.tokenizer.stop_ids, memory)
 
 
 def load_to_decode(path: Path) -> tuple[LanguageModel | Decoder, Tokenizer]:

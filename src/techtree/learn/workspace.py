@@ -79,6 +79,10 @@ class Workspace:
                 found[tech.id] = digest([contract(tech).encode(), source, *upstream])
         return found
 
+    def states(self) -> dict[str, str]:
+        """Return how each technology stands for the learner; see `state`."""
+        return {tech.id: self.state(tech) for tech in self.tree.technologies}
+
     def state(self, tech: Technology) -> str:
         """Return how a technology stands for the learner.
 

@@ -8,7 +8,13 @@ _T = TypeVar("_T")
 
 _POLL_S = 0.1
 _PATIENCE_S = 1.0
-"""How long work that is fed by an iterator may take to see that nothing more comes."""
+"""How long work may take to end by itself once nothing more comes."""
+_DRAWING_PATIENCE_S = 20.0
+"""How long work that draws may take to see that nothing more comes.
+
+It takes the interpreter's lock for each draw. A thread that asks for it when the process is ending already is
+ended in the middle of the library's function, and some libraries abort the process then.
+"""
 
 
 def run_interruptibly(work: Callable[[Callable[[Iterable[_T]], Iterator[_T]]], None]) -> None:
@@ -29,14 +35,19 @@ def run_interruptibly(work: Callable[[Callable[[Iterable[_T]], Iterator[_T]]], N
     BaseException
         Whatever the work raises.
     """
-    is_stopped = threading.Event()
+    is_stopped, is_at_rest = threading.Event(), threading.Event()
+    is_at_rest.set()
     errors: list[BaseException] = []
 
     def drawn(items: Iterable[_T]) -> Iterator[_T]:
-        for item in items:
-            if is_stopped.is_set():
-                return
-            yield item
+        is_at_rest.clear()
+        try:
+            for item in items:
+                if is_stopped.is_set():
+                    return
+                yield item
+        finally:
+            is_at_rest.set()
 
     def run() -> None:
         try:
@@ -54,6 +65,7 @@ def run_interruptibly(work: Callable[[Callable[[Iterable[_T]], Iterator[_T]]], N
             thread.join(_POLL_S)
     except BaseException:
         is_stopped.set()
+        is_at_rest.wait(_DRAWING_PATIENCE_S)
         thread.join(_PATIENCE_S)
         raise
     if errors:

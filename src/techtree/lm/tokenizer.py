@@ -9,6 +9,7 @@ other text goes through the library.
 The special tokens come first, so that their ids do not depend on the size of the vocabulary.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,9 @@ ASCII_WORD = re.compile(
     re.ASCII,
 )
 """`QWEN2_PATTERN` on ASCII text."""
+
+LINE_START = re.compile(r"(?<=\n)(?=[^\S\r\n]*\S)")
+"""Where a line starts that is not blank: before it, a text may be cut (`Tokenizer.splits_at_lines`)."""
 
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 100_000_000
@@ -184,6 +188,19 @@ class Tokenizer:
     def start_token(self) -> str | None:
         """The name of the token that a template for chats calls `bos_token`, if any."""
         return self._settings.start_token
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A hash of what `tokenizer.json` says; to write that text takes several times as long."""
+        model = self._spec["model"]
+        tables = {"vocab": None, "merges": None}
+        parts = (
+            json.dumps(self._spec | {"model": model | tables}, ensure_ascii=False),
+            "\0".join(model["vocab"]),
+            " ".join(map(str, model["vocab"].values())),
+            "\0".join(chain.from_iterable(model["merges"])),
+        )
+        return hashlib.sha256("\0\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
     def to_json(self) -> str:
         """Return the text of `tokenizer.json`."""

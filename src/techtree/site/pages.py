@@ -19,8 +19,7 @@ from techtree.site import content, glossary, search, touchable
 from techtree.site.docstring import docstring_html, pieces
 from techtree.site.highlight import highlighted
 from techtree.site.markup import code, inline, markdown, plain
-from techtree.tree import drawing
-from techtree.tree.certificate import certificates, read_certificates, state
+from techtree.tree import certificate, drawing
 from techtree.tree.graph import Tree
 from techtree.tree.technology import Technology
 
@@ -60,14 +59,6 @@ def claims() -> dict[str, str]:
     return tomllib.loads((HERE / "claims.toml").read_text(encoding="utf-8"))
 
 
-def tree_states(tree: Tree, mine: Workspace | None) -> dict[str, str]:
-    """Return each technology's state: the learner's where there is a workspace, ours otherwise."""
-    if mine is not None:
-        return {tech.id: mine.state(tech) for tech in tree.technologies}
-    issued, current = read_certificates(tree.root), certificates(tree)
-    return {tech.id: state(tree, tech, issued, current) for tech in tree.technologies}
-
-
 class Site:
     """All pages of a tree.
 
@@ -82,7 +73,7 @@ class Site:
     def __init__(self, tree: Tree, mine: Workspace | None = None):
         self.tree = tree
         self.mine = mine
-        self.states = tree_states(tree, mine)
+        self.states = certificate.states(tree) if mine is None else mine.states()
         self._lessons = {tech.id: content.read_lesson(tech) for tech in tree.technologies}
         self._makers: dict[str, Callable[[], str | bytes]] = {
             "index.html": self._index,

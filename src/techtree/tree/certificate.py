@@ -79,6 +79,12 @@ def write_certificates(root: Path, issued: Mapping[str, str]) -> None:
     atomic.write_text(root / FILE, json.dumps(dict(sorted(issued.items())), indent=1) + "\n")
 
 
+def states(tree: Tree) -> dict[str, str]:
+    """Return how each technology stands by the certificates beside the tree; see `state`."""
+    issued, current = read_certificates(tree.root), certificates(tree)
+    return {tech.id: state(tree, tech, issued, current) for tech in tree.technologies}
+
+
 def state(tree: Tree, tech: Technology, issued: Mapping[str, str], current: Mapping[str, str]) -> str:
     """Return how a technology stands: ``unlocked``, ``stale``, ``open``, ``locked`` or ``planned``.
 

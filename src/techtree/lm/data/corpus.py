@@ -119,7 +119,7 @@ def collect(
             if file in texts or file in skipped:
                 continue
             is_source = file.name.endswith(tuple(extensions))
-            text, reason = (None, problem) if problem else _read(file, is_source, is_exact)
+            text, reason = (None, problem) if problem else read_text(file, is_source, is_exact)
             if text is None and not is_source and not problem:
                 raise InputError(
                     f"a file that is named must be text; {file} {reason}: correct it or leave it out"
@@ -183,14 +183,28 @@ def _walk(root: Path, extensions: tuple[str, ...]) -> Iterator[tuple[Path, str]]
         yield folder, "folder cannot be read"
 
 
-def _read(file: Path, is_source: bool, is_exact: bool) -> tuple[str | None, str]:
-    """Return the text of a file, or None and the reason why it cannot be used."""
+def read_text(
+    file: Path, is_source: bool = True, is_exact: bool = False, max_bytes: int = MAX_FILE_BYTES
+) -> tuple[str | None, str]:
+    """Return the text of a file, or None and the reason why it cannot be used.
+
+    Parameters
+    ----------
+    file
+        What to read.
+    is_source
+        Whether a text must look as if a person wrote it, and have at most so many bytes.
+    is_exact
+        Whether it keeps its byte-order mark and its line ends.
+    max_bytes
+        Of a source.
+    """
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             return None, "is not a regular file"
-        if is_source and status.st_size > MAX_FILE_BYTES:
-            return None, f"has more than {MAX_FILE_BYTES:,} bytes"
+        if is_source and status.st_size > max_bytes:
+            return None, f"has more than {max_bytes:,} bytes"
         data = file.read_bytes()
     except OSError:
         return None, "cannot be read"

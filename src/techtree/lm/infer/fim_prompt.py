@@ -13,7 +13,6 @@ Text is encoded without special tokens: a file that contains `<fim_middle>` is a
 editor has cut within a character is no text: half of a surrogate pair becomes U+FFFD.
 """
 
-import re
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from techtree.errors import InputError
-from techtree.lm.tokenizer import Tokenizer
+from techtree.lm.tokenizer import LINE_START, Tokenizer
 
 Order = Literal["psm", "spm"]
 
@@ -46,9 +45,6 @@ MAX_TOKEN_CHARS = 32
 LEAD_CHARS = 1000
 """Of the text before the end that is encoded. They are encoded too and left out, as the first words may be
 split otherwise than in the whole text."""
-
-_LINE_START = re.compile(r"(?<=\n)(?=[^\S\r\n]*\S)")
-"""Where a line starts that is not blank."""
 
 
 @dataclass(frozen=True)
@@ -154,12 +150,12 @@ def last_lines(tokenizer: Tokenizer, text: str, room: int) -> tuple[list[int], b
 def _lines_backwards(tokenizer: Tokenizer, text: str, room: int) -> Iterator[tuple[str, list[int]]]:
     """Yield each line and the ids that begin in it, from the last line on; more than `room` ids, or all."""
     if tokenizer.splits_at_lines:
-        for line in reversed(_LINE_START.split(text)):
+        for line in reversed(LINE_START.split(text)):
             yield line, tokenizer.encode(line)
         return
     text, ids, starts = _last_tokens(tokenizer, text, room)
     end, n_left = len(text), len(ids)
-    for begin in reversed([0, *(match.start() for match in _LINE_START.finditer(text))]):
+    for begin in reversed([0, *(match.start() for match in LINE_START.finditer(text))]):
         first = bisect_left(starts, begin, hi=n_left)
         yield text[begin:end], ids[first:n_left]
         end, n_left = begin, first

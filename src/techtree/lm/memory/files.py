@@ -7,10 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from techtree.errors import InputError
-from techtree.lm.data.corpus import EXCLUDED_FOLDERS
-from techtree.lm.data.generated import why_generated
-from techtree.reading import read_regular
+from techtree.lm.data.corpus import EXCLUDED_FOLDERS, read_text
 
 MAX_FILE_BYTES = 500_000
 """Longer files are data, as a rule."""
@@ -62,14 +59,8 @@ def files_of(root: Path) -> list[str]:
 
 def text_of(file: Path) -> str | None:
     """Return the text of a file, or None where it should not be remembered."""
-    try:
-        data = read_regular(file, MAX_FILE_BYTES)
-        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except (InputError, UnicodeDecodeError):
-        return None
-    if "\0" in text or not text.strip() or _SECRET_TEXT.search(text) or why_generated(text):
-        return None
-    return text
+    text, _ = read_text(file, max_bytes=MAX_FILE_BYTES)
+    return None if text is None or _SECRET_TEXT.search(text) else text
 
 
 def _is_wanted(name: str) -> bool:

@@ -8,7 +8,6 @@ text begins with what there is of it.
 """
 
 import functools
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,7 +18,7 @@ from techtree.lm.memory.gate import mixed
 from techtree.lm.memory.growing import GrowingText
 from techtree.lm.memory.index import BOUNDARY, LONGEST_MATCH, Continues
 from techtree.lm.memory.repository import Repository
-from techtree.lm.tokenizer import ASCII_WORD, Tokenizer
+from techtree.lm.tokenizer import ASCII_WORD, LINE_START, Tokenizer
 
 MAX_CHARS = 200_000
 """Of the text before the cursor, and of that after it, so many are looked at, those nearest to it."""
@@ -29,8 +28,6 @@ PIECE_CHARS = 2000
 
 MAX_WORD_CHARS = 64
 """A word that is longer is data."""
-
-_LINE_START = re.compile(r"(?<=\n)(?=[^\S\r\n]*\S)")
 
 
 class Memory:
@@ -112,7 +109,7 @@ class Memory:
         """Cut a text before lines, where the tokenizer lets it be."""
         start = 0
         if self._tokenizer.splits_at_lines:
-            for match in _LINE_START.finditer(text):
+            for match in LINE_START.finditer(text):
                 if match.start() - start >= PIECE_CHARS:
                     yield text[start : match.start()]
                     start = match.start()

@@ -55,14 +55,18 @@ class _Part:
     index: TokenIndex
     stamps: dict[str, Stamp]
 
+    @cached_property
+    def names(self) -> list[str]:
+        """The files, by the numbers of their texts."""
+        return list(self.stamps)
+
     def are(self, names: frozenset[str]) -> Bool[np.ndarray, " N"]:
         """Return which of its texts are of these files."""
         return np.array([name in names for name in self.stamps], bool)
 
     def files_with(self, tokens: Sequence[int]) -> set[str]:
         """Return the files in which some tokens stand."""
-        names = list(self.stamps)
-        return {names[i] for i in self.index.texts_with(tokens)}
+        return {self.names[i] for i in self.index.texts_with(tokens)}
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,8 @@ class Repository:
     def __init__(self, root: Path, tokenizer: Tokenizer, kept_in: Path | None = None):
         self.root = root.resolve()
         self._tokenizer = tokenizer
-        identity = f"{self.root}\0{tokenizer.to_json()}".encode("utf-8", "surrogateescape")
-        self._folder = kept_in and kept_in / hashlib.sha256(identity).hexdigest()[:32]
+        identity = hashlib.sha256(os.fsencode(self.root) + tokenizer.fingerprint).hexdigest()
+        self._folder = kept_in and kept_in / identity[:32]
         self._lock = threading.Lock()
         self._state = _State(self._loaded() or _Part(TokenIndex([]), {}))
         self.refresh()
