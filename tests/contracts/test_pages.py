@@ -36,6 +36,16 @@ def test_every_relative_link_leads_somewhere(page):
     assert [link for link in relative if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_end_of_a_line_tears_a_formula_or_makes_a_list(page):
+    """Code hosts show a formula only on one line, and take "is N -" with "1." below it for a list."""
+    code = re.compile(r"```.*?```|\$\$.*?\$\$|`[^`\n]*`", flags=re.DOTALL)
+    text = code.sub("", page.read_text(encoding="utf-8"))
+    formulas = [each for part in re.split(r"\n\s*\n", text) for each in re.findall(r"\$[^$]*\$", part)]
+    assert [formula for formula in formulas if "\n" in formula] == []
+    assert re.findall(r"^(?![ \-+*]|\d+\. )\S.*\n(?:\d+\.|[-+*]) .*", text, flags=re.MULTILINE) == []
+
+
 @pytest.mark.parametrize("tech", load_tree().written, ids=lambda tech: tech.id)
 def test_the_links_at_the_end_of_a_page_are_current(tech):
     """After a change: python -m techtree.tree.links."""

@@ -5,6 +5,7 @@
 the stub and the mistakes; `--subjects=FILE` judges a file. `techtree.tree.grading` calls it so.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -27,6 +28,9 @@ from techtree.tree.technology import Technology
 
 TEST_TIMEOUT_S = 6
 """Of CPU, for one test: a wrong version may loop for ever."""
+
+BORROWED_TIMEOUT_S = 60
+"""A borrowed library loads many modules when it is first used."""
 
 TREE = pytest.StashKey[Tree]()
 SUBJECTS = pytest.StashKey[dict[str, list[subject.Subject]]]()
@@ -113,22 +117,42 @@ def rng(request) -> np.random.Generator:
     return np.random.default_rng(request.config.getoption("--seed"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item, nextitem):
-    """Stop a test that takes too long, where the system can."""
+@contextlib.contextmanager
+def _in_time(limit_s: float):
+    """Stop what the block does when it takes too long, where the system can."""
     if not hasattr(signal, "setitimer"):
-        return (yield)
+        yield
+        return
 
     def stop(signum, frame):
-        raise OutOfTimeError(f"stopped after {TEST_TIMEOUT_S} s: does it ever end?")
+        raise OutOfTimeError(f"stopped after {limit_s} s: does it ever end?")
 
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, TEST_TIMEOUT_S, 0.5)
+    signal.setitimer(signal.ITIMER_PROF, limit_s, 0.5)  # again and again: it may swallow the first
     try:
-        return (yield)
+        yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+
+
+# Around each phase and not around all of them: raised between two, it would end pytest and not the test.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Stop a version that takes too long to load."""
+    with _in_time(_limit_s(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Stop a test that takes too long."""
+    with _in_time(_limit_s(item)):
+        return (yield)
+
+
+def _limit_s(item) -> float:
+    return BORROWED_TIMEOUT_S if item.config.getoption("--borrowed") else TEST_TIMEOUT_S
 
 
 class Reporter:
@@ -244,24 +268,14 @@ class Reporter:
                 lines.add(frame.f_lineno)
             return trace
 
-        def stop(signum, frame):
-            raise OutOfTimeError
-
-        timed = hasattr(signal, "setitimer")
-        if timed:
-            signal.signal(signal.SIGPROF, stop)
-            signal.setitimer(signal.ITIMER_PROF, TEST_TIMEOUT_S, 0.5)
         sys.settrace(trace)
         try:
-            module = subject.load(tech, subject.from_file(file))
-            with np.errstate(all="ignore"):
-                found = answers.ask(probes, module)
+            with _in_time(TEST_TIMEOUT_S), np.errstate(all="ignore"):
+                found = answers.ask(probes, subject.load(tech, subject.from_file(file)))
         except BaseException:  # Whatever it does, the verdict of the tests stands.
             found = {}
         finally:
             sys.settrace(None)
-            if timed:
-                signal.setitimer(signal.ITIMER_PROF, 0)
         self.send({"kind": "answers", "answers": found, "n_lines": len(lines)})
         self._tell_attempts("yours")
 
@@ -279,7 +293,7 @@ def _facts(item, excinfo, file: Path) -> list[str]:
     facts = []
     if item.function.__doc__:
         facts.append(" ".join(item.function.__doc__.split())[:200])
-    frames = [(Path(each.path), each.lineno + 1, str(each.statement).strip()) for each in excinfo.traceback]
+    frames = [(Path(each.path), each.lineno + 1, _statement(each)) for each in excinfo.traceback]
     asked = [statement for path, _, statement in frames if path == item.path]
     if asked:
         # What a comment tells linters is nobody's concern here.
@@ -289,6 +303,11 @@ def _facts(item, excinfo, file: Path) -> list[str]:
         facts.append(f"in your line {inside[-1][0]}: {' '.join(inside[-1][1].split())[:160]}")
     what = _what_was_raised(excinfo).splitlines()
     return [*facts, *(line[:200] for line in what[:3] if not line.lstrip().startswith("+"))]
+
+
+def _statement(entry) -> str:
+    """Return the line of a traceback's entry; nothing where there is none, as in a generated ``__init__``."""
+    return str(entry.statement).strip() if entry.frame.code.fullsource else ""
 
 
 def _label(item) -> str:

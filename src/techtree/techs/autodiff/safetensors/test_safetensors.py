@@ -830,7 +830,7 @@ def test_a_file_is_mapped_not_read(impl, tmp_path):
 
 @pytest.mark.parametrize(("code", "step"), [("U8", 1), ("BOOL", 1), ("I8", 1), ("F16", 2), ("F32", 4)])
 def test_what_is_aligned_for_its_type_is_mapped(impl, tmp_path, code, step):
-    """The data need not begin at a multiple of 8: only a tensor that lies badly for its own type is copied."""
+    """Data need not begin at a multiple of 8: only a tensor that lies badly for its own type is copied."""
     size = 8 << 20
     text = json.dumps({"w": entry(code, [size // step], 0, size)})
     text += " " * (-(8 + len(text)) % 8 + step)  # at 8 k + step in the file
