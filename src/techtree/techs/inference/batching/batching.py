@@ -93,7 +93,7 @@ class BlockPool:
 
         ``ValueError`` when one is not handed out, no number of a block, or there twice; then none is taken.
         """
-        unfit = [each for each in blocks if each in self._free or not 0 <= each < self.n_blocks]
+        unfit = [each for each in blocks if each in self._free or each not in range(self.n_blocks)]
         if unfit or len(set(blocks)) < len(blocks):
             raise ValueError(f"blocks must be handed out, each once; got {list(blocks)}")
         self._free += blocks

@@ -644,3 +644,14 @@ def test_another_machine_and_day_change_nothing(impl, rng):
     before = everything()
     with elsewhere(impl):
         assert everything() == before
+
+
+def test_blocks_are_numbers_and_the_list_of_them_is_not_changed(impl):
+    pool = impl.BlockPool(LlamaConfig(**SMALL), 4, 2)
+    blocks = sorted(pool.take(3), reverse=True)
+    for wrong in ([blocks[0] + 0.5], ["0"], [None]):
+        battery.refuses(pool.give_back, wrong)
+        assert pool.n_free == 1
+    given = list(blocks)
+    pool.give_back(given)
+    assert (given, pool.n_free) == (blocks, 4)

@@ -15,7 +15,7 @@ _SHAPE = "shape = (config.n_layers, n_blocks, config.n_kv_heads, block_size, con
 _ARRAYS = "self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)"
 _TAKE_CHECK = "if n > self.n_free:"
 _TAKE = "return [self._free.pop() for _ in range(n)]"
-_UNFIT = "unfit = [each for each in blocks if each in self._free or not 0 <= each < self.n_blocks]"
+_UNFIT = "unfit = [each for each in blocks if each in self._free or each not in range(self.n_blocks)]"
 _GIVE_CHECK = "if unfit or len(set(blocks)) < len(blocks):"
 _GIVE = "self._free += blocks"
 _MISSING = "return max(0, -(-n_tokens // self.pool.block_size) - len(self.blocks))"
@@ -91,10 +91,10 @@ MISTAKES = {
     "take refuses the last block": [(_TAKE_CHECK, "if n and n >= self.n_free:")],
     "take gives the same blocks again": [(_TAKE, "return self._free[:n]")],
     "give_back takes a block twice": [
-        (_UNFIT, "unfit = [each for each in blocks if not 0 <= each < self.n_blocks]")
+        (_UNFIT, "unfit = [each for each in blocks if each not in range(self.n_blocks)]")
     ],
     "give_back takes a block that is there twice": [(_GIVE_CHECK, "if unfit:")],
-    "give_back counts blocks from the end": [(_UNFIT, _UNFIT.replace("not 0 <=", "not -self.n_blocks <="))],
+    "give_back counts blocks from the end": [(_UNFIT, _UNFIT.replace("range(", "range(-self.n_blocks, "))],
     "give_back takes what fits before it refuses": [
         (
             _GIVE_CHECK,

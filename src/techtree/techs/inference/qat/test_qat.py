@@ -571,3 +571,35 @@ def test_another_machine_and_day_change_nothing(impl, rng):
     with elsewhere(impl):
         for one, other in zip(before, everything(), strict=True):
             assert np.array_equal(one, other)
+
+
+def test_a_weight_that_is_nan_alone_is_refused(impl):
+    layer = impl.QATLinear(Linear(32, 1, np.random.default_rng(0)), "q8_0")
+    for bad in (math.nan, math.inf, -math.inf):
+        layer.weight.data[0, 0] = bad
+        battery.refuses(layer, Tensor(np.zeros(32)))
+
+
+def test_weights_are_read_anew_also_when_their_sum_stays(impl):
+    linear = Linear(32, 1, np.random.default_rng(0), has_bias=False)
+    linear.weight.data[:] = 0
+    linear.weight.data[0, :2] = -8, 3
+    layer, x = impl.QATLinear(linear, "q4_0"), Tensor(np.eye(32)[0])
+    first = float(layer(x).data[0])
+    layer.weight.data[0, :2] = 3, -8
+    assert np.allclose([first, float(layer(x).data[0])], [-8, 3], atol=0.01)  # the scale is a float16
+
+
+def test_a_model_may_be_a_layer_and_hold_a_list_twice(impl):
+    alone = Linear(32, 1, np.random.default_rng(0))
+    assert impl.prepare(alone, {}) is alone
+
+    class Twice(Module):
+        def __init__(self):
+            super().__init__()
+            self.a = self.b = [Linear(32, 1, np.random.default_rng(0))]
+
+    model = Twice()
+    assert impl.prepare(model, {"": "q8_0"}) is model
+    assert isinstance(model.a[0], impl.QATLinear)
+    assert model.b[0] is model.a[0]

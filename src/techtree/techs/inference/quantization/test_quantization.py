@@ -4,9 +4,11 @@ The bytes of a block are specified down to each rounding, so nothing about them 
 """
 
 import copy
+import gc
 import itertools
 import math
 import struct
+import weakref
 
 import numpy as np
 import pytest
@@ -663,3 +665,29 @@ def test_another_machine_and_day_change_nothing(impl, rng):
     with elsewhere(impl):
         for one, other in zip(before, everything(), strict=True):
             assert np.array_equal(one, other)
+
+
+def test_rows_are_those_of_the_array_whatever_its_order_in_memory(impl):
+    x = np.arange(256.0).reshape(2, 2, 64)
+    for kind in KINDS:
+        expected = impl.quantize(x, kind)
+        for other in (np.asfortranarray(x), x.transpose(1, 0, 2).copy().transpose(1, 0, 2)):
+            assert np.array_equal(impl.quantize(other, kind), expected)
+
+
+def test_blocks_of_a_state_are_bytes(impl):
+    battery.refuses(impl.dequantize_state, {"w.q8_0": np.zeros((1, 34))})
+
+
+def test_names_that_end_like_a_kind_come_back(impl):
+    state = {"w.": np.ones((1, 32)), "q8": np.ones((1, 32)), "a.0": np.ones((1, 32))}
+    assert impl.dequantize_state(impl.quantize_state(state, {"": "q8_0"})).keys() == state.keys()
+
+
+def test_a_layer_of_blocks_keeps_nothing_of_the_floats(impl):
+    linear = Linear(32, 1, np.random.default_rng(0))
+    layer, weights = weakref.ref(linear), weakref.ref(linear.weight)
+    kept = impl.QuantizedLinear(linear, "q8_0")
+    del linear
+    gc.collect()
+    assert (kept(Tensor(np.ones((1, 32)))).shape, layer(), weights()) == ((1, 1), None, None)

@@ -247,7 +247,7 @@ class StopStrings:
     Parameters
     ----------
     strings
-        Any collection of strings (not a single string), none of them empty; ``ValueError`` otherwise. Without
+        Any collection of strings; ``ValueError`` for a single string, and when one of them is empty. Without
         strings everything passes. A later change of the collection does not matter.
 
     Attributes

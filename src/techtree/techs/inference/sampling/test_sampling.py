@@ -138,7 +138,7 @@ def probability_cases(rng):
         for values in ([1.0, 3.0, 3.0, 2.0], [-1e4, 0.0, 1e4], [2.0]):
             yield Case(f"temperature {temperature:g}", (np.array(values),), {"temperature": temperature})
     for number in [each for each in aim.NUMBERS if each < 1e6]:
-        for each in (number, 1 / number):
+        for each in filter(math.isfinite, (number, 1 / number)):
             yield from decided([Case("", (rng.normal(size=9),), {"temperature": each})])
             if each <= 1:
                 yield from decided([Case("", (rng.normal(size=9),), {"top_p": each})])
@@ -804,3 +804,26 @@ def test_texts_of_all_kinds(impl, rng):
     for stop in ([3], (3,), {3}, frozenset([3, 77]), range(3, 9), {3: "end"}, np.array([3, 9])):
         assert list(impl.generate(Chain(impossible), [3, 0], 4, settings, ByHand(*us), stop)) == [1, 2]
     assert list(impl.generate(Chain(impossible), [3, 0], 4, settings, ByHand(*us), stop=[1])) == []
+
+
+def test_small_floats_are_computed_in_float64(impl):
+    few = impl.probabilities(np.float16([0, -5.85]), min_p=0.0028768405307400178, temperature=20)
+    assert few.tolist() == [1, 0]  # exp(-5.8515625), which float16 makes of -5.85, is 0.0028754
+    for dtype in (np.float16, np.float32):
+        assert abs((impl.probabilities(np.zeros(3000, dtype), top_p=0.9) > 0).sum() - 2700) <= 1
+
+
+def test_a_temperature_may_be_small_as_may_the_distances(impl):
+    for small in (1e-9, 1e-30, 1e-300):
+        found = impl.probabilities([small, 0.0], temperature=small)
+        assert np.allclose(found, [0.7310585786300049, 0.2689414213699951], rtol=1e-12)
+
+
+def test_nothing_is_left_after_the_end_of_a_stream(impl):
+    stream = impl.StopStrings(["ab"])
+    assert (stream.feed("a"), stream.finish(), stream.finish()) == ("", "a", "")
+
+
+def test_each_stream_holds_back_for_its_own_strings(impl):
+    first, second = impl.StopStrings(["ab"]), impl.StopStrings(["xy"])
+    assert (first.feed("a"), second.feed("x"), first.feed("x"), second.feed("a")) == ("", "", "ax", "xa")

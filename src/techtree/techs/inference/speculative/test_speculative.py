@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 
 from techtree.techs import aim, battery
 from techtree.techs.autodiff.modules import Module
@@ -647,3 +648,40 @@ def test_another_machine_and_day_change_nothing(impl):
     before = everything()
     with elsewhere(impl):
         assert everything() == before
+
+
+def small_draft(impl):
+    model = Llama(LlamaConfig(N_TOKENS, 8, 8, 1, 2, 1), np.random.default_rng(0))
+    return model, impl.ModelDraft(model, Sampling(), 20)
+
+
+def test_lengths_are_checked_when_nothing_is_asked_for(impl):
+    for lengths in ({"shortest": 0}, {"shortest": 5, "longest": 4}):
+        battery.refuses(impl.prompt_lookup, [1], 0, **lengths)
+
+
+def test_distributions_of_one_call_are_not_changed_by_the_next(impl):
+    _, draft = small_draft(impl)
+    rng = np.random.default_rng(0)
+    _, first = draft([3], 2, rng)
+    before = np.array(first)
+    _, second = draft([5], 2, rng)
+    assert np.array_equal(first, before)
+    assert not np.shares_memory(first, second)
+
+
+def test_a_draft_goes_on_after_an_error_of_its_model(impl):
+    model, draft = small_draft(impl)
+    feed_forward = model.blocks[0].feed_forward
+
+    def fails(x):
+        raise RuntimeError("once")
+
+    model.blocks[0].feed_forward = fails
+    with pytest.raises(RuntimeError):
+        draft([3, 1], 1, np.random.default_rng(0))
+    model.blocks[0].feed_forward = feed_forward
+    _, fresh = small_draft(impl)
+    found, expected = (each([3, 1, 4], 1, np.random.default_rng(0)) for each in (draft, fresh))
+    assert found[0] == expected[0]
+    assert np.allclose(found[1], expected[1], rtol=0, atol=1e-12)
