@@ -106,6 +106,31 @@ def test_a_damaged_model_is_one_line_and_exit_code_2(tiny_model_folder, tmp_path
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_without_a_model_the_pages_are_served_alone(monkeypatch, capsys):
+    from starlette.testclient import TestClient
+
+    from techtree.engines import model_folder
+    from techtree.serve import listening
+
+    statuses = []
+
+    def ask(app, listener, stopping):
+        port = listener.getsockname()[1]
+        client = TestClient(app, f"http://127.0.0.1:{port}", raise_server_exceptions=False)
+        answers = (client.get("/tech/rope.html"), client.post("/infill", json={}), client.get("/health"))
+        statuses.extend(answer.status_code for answer in answers)
+
+    find = model_folder.find_model_folder
+    monkeypatch.setattr(model_folder, "find_model_folder", lambda given: find(given, places=[]))
+    monkeypatch.setattr(listening, "serve", ask)
+    assert main(["serve", "--port", "0"]) == 0
+    assert statuses == [200, 503, 503]
+    said = capsys.readouterr().out
+    assert "the tree as pages: http://127.0.0.1:" in said
+    assert "no model is served: there must be a model" in said
+    assert "llama.vim" not in said
+
+
 def test_the_greeting_never_shows_the_key():
     said = greeting("http://127.0.0.1:1", "sesame")
     assert "sesame" not in said

@@ -9,7 +9,7 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from techtree.learn import workspace
-from techtree.serve.app import create_app
+from techtree.serve.app import create_app, create_pages_app
 from techtree.serve.pages import Pages
 from techtree.site.pages import Site
 from techtree.tree.graph import load_tree
@@ -34,6 +34,31 @@ def test_the_pages_are_those_of_the_site(browser):
     for name in ("index.html", "tech/rope.html", "assets/site.css", "figures/rope.svg", "glossary.html"):
         assert browser.get(f"/{name}").content == site.render(name)
     assert browser.get("/").content == site.render("index.html")
+
+
+def test_every_file_of_the_site_is_given(browser):
+    site = Site(TREE)
+    assert [name for name in site.paths() if browser.get(f"/{name}").status_code != 200] == []
+
+
+def test_without_a_model_there_are_the_pages_and_who_wants_the_model_is_told(pages):
+    client = TestClient(create_pages_app(pages), BASE, raise_server_exceptions=False)
+    assert client.get("/").content == Site(TREE).render("index.html")
+    assert client.get("/tech/rope.html").headers["content-security-policy"].startswith("default-src 'none'")
+    asked = [client.post(path, json={}) for path in ("/infill", "/v1/completions", "/v1/chat/completions")]
+    for answer in (*asked, client.get("/health"), client.get("/v1/models")):
+        assert answer.status_code == 503
+        error = answer.json()["error"]
+        assert error["type"] == "unavailable_error"
+        assert "techtree build" in error["message"]
+    assert client.get("/", headers={"Host": "example.org"}).status_code == 403
+
+
+def test_without_a_model_the_key_is_still_asked_for(pages):
+    client = TestClient(create_pages_app(pages, api_key="k"), BASE, raise_server_exceptions=False)
+    assert client.get("/tech/rope.html").status_code == 200
+    assert client.post("/infill", json={}).status_code == 401
+    assert client.post("/infill", json={}, headers={"Authorization": "Bearer k"}).status_code == 503
 
 
 @pytest.mark.parametrize(

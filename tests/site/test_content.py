@@ -107,6 +107,15 @@ def test_a_formula_that_goes_on_with_a_minus_is_no_list(tree):
             assert "$" not in words, (tech.id, section.title)
 
 
+def test_a_sentence_that_goes_on_with_a_number_is_no_list(tree):
+    assert "<li>" not in markup.markdown("Through one worker it is N -\n1. In the ring\nit is\n- less.\n")
+    assert markup.markdown("Lists:\n\n- one\nmore\n- two\n\n1. three\n2. four\n").count("<li>") == 4
+    measured = next(
+        s for s in content.read_lesson(tree["data_parallel"]).sections if s.title == content.MEASURED
+    )
+    assert "<ol>" not in markup.markdown(measured.text)
+
+
 def test_a_line_does_not_begin_with_the_comma_of_a_formula():
     shown = markup.markdown("Let $x$, ($y$) and $z$ be.\n\n$$a,$$\n")
     tied = re.findall(r'<span class="tied">(.*?)</span>', shown)

@@ -1,4 +1,7 @@
-"""The pages in a real Chromium: no errors, no request to elsewhere, at every width, and by keyboard."""
+"""The pages in a real Chromium: no errors, no request to elsewhere, at every width, and by keyboard.
+
+A run opens some pages; with ``-m slow`` it opens all of them.
+"""
 
 import os
 import shutil
@@ -18,7 +21,8 @@ pytestmark = [
 ]
 
 WIDTHS = (320, 390, 1440)
-PAGES = (
+SCHEMES = ("light", "dark")
+SOME = (
     "index.html",
     "glossary.html",
     "era/transformer.html",
@@ -28,6 +32,14 @@ PAGES = (
     "tech/fim.html",
     "product/lm.model.rope.py.html",
 )
+
+
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def names(request, folder) -> list[str]:
+    """The pages to open."""
+    if request.param == "some":
+        return list(SOME)
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +64,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("requestfailed", self._failed)
         self.page.on("request", self._asked)
+        self.page.on("response", self._answered)
 
     def _failed(self, request) -> None:
         # What is still under way when the next page is opened is given up.
@@ -62,8 +75,22 @@ class Visit:
         if not request.url.startswith(self.base):
             self.problems.append(f"elsewhere: {request.url}")
 
+    def _answered(self, response) -> None:
+        if response.status >= 400:
+            self.problems.append(f"answered: {response.url} {response.status}")
+
     def open(self, name: str) -> None:
         self.page.goto(f"{self.base}/{name}", wait_until="load")
+
+    def unfold(self) -> None:
+        """Open whatever is folded away."""
+        self.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+
+    def lost_pictures(self) -> list[str]:
+        """Return the pictures that did not come."""
+        return self.page.evaluate(
+            "[...document.images].filter(each => !each.naturalWidth).map(each => each.src)"
+        )
 
     def overflow(self) -> list[str]:
         """Return what makes the page wider than the window."""
@@ -86,23 +113,47 @@ def file_base(folder) -> str:
     return folder.resolve().as_uri()
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_pages_from_the_file_system(chromium, file_base, width, scheme, scripts):
-    visit = Visit(
-        chromium,
-        file_base,
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        java_script_enabled=scripts,
-    )
-    for name in PAGES:
+def looks(visit: Visit):
+    """Show the page that is open at every width, in the light and in the dark; yield each."""
+    for scheme, widths in (("light", WIDTHS), ("dark", WIDTHS[::-1])):
+        visit.page.emulate_media(color_scheme=scheme)
+        for width in widths:
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            yield width, scheme
+
+
+def wrong_pages(chromium, base: str, names: list[str], scripts: bool) -> list:
+    """Open pages, and return what is wrong with them, whether folded or unfolded, at any look."""
+    visit = Visit(chromium, base, java_script_enabled=scripts)
+    found = []
+    for name in names:
         visit.open(name)
-        if scripts:
-            assert visit.overflow() == [], (name, width)
-    assert visit.problems == []
+        wrong = [("lost", *visit.lost_pictures())] if visit.lost_pictures() else []
+        for look in looks(visit):
+            wrong += [(*look, *wide) for wide in [visit.overflow()] if wide]
+            if look == (WIDTHS[-1], "light"):
+                visit.unfold()
+        wrong += [(problem,) for problem in visit.problems]
+        visit.problems.clear()
+        found += [(name, *each) for each in wrong]
     visit.close()
+    return found
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_pages_from_the_file_system(chromium, file_base, names, scripts):
+    assert wrong_pages(chromium, file_base, names, scripts) == []
+
+
+def test_a_page_that_is_wrong_is_noticed(chromium, tmp_path):
+    text = """<!doctype html><title>Wrong</title><img src="none.svg" alt=""><p>Text</p>
+    <details><summary>More</summary><pre>{}</pre></details><script>oh()</script>"""
+    (tmp_path / "wrong.html").write_text(text.format("wide " * 500), encoding="utf-8")
+    found = wrong_pages(chromium, tmp_path.as_uri(), ["wrong.html"], True)
+    told = [" ".join(map(str, each)) for each in found]
+    for part in ("none.svg", "oh is not defined", "320 dark", "390 dark", "1440 dark"):
+        assert any(part in each for each in told), part
+    assert not any("light" in each for each in told), "what is too wide is folded away at first"
 
 
 def test_the_search_from_the_file_system(chromium, file_base):
@@ -200,20 +251,22 @@ def test_formulas_have_the_height_of_their_brackets(chromium, file_base):
     visit.close()
 
 
-def test_axe_finds_nothing_serious(chromium, file_base):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+def test_axe_finds_nothing_serious(chromium, file_base, names):
+    """At the widest and at 390 pixels; what is folded away is looked at with the rest."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    visit = Visit(chromium, file_base)
     found = []
-    for width, scheme in ((1440, "light"), (390, "dark")):
-        visit = Visit(chromium, file_base, viewport={"width": width, "height": 900}, color_scheme=scheme)
-        for name in PAGES:
-            visit.open(name)
-            result = axe.Axe().run(visit.page)
-            found += [
-                (name, scheme, each["id"], [node["target"] for node in each["nodes"][:3]])
-                for each in result.response["violations"]
-                if each["impact"] in ("serious", "critical")
-            ]
-        visit.close()
+    for name in names:
+        visit.open(name)
+        visit.unfold()
+        for width, scheme in looks(visit):
+            if width != 320:
+                found += [
+                    (name, width, scheme, each["id"], [node["target"] for node in each["nodes"][:3]])
+                    for each in axe.run(visit.page).response["violations"]
+                    if each["impact"] in ("serious", "critical")
+                ]
+    visit.close()
     assert found == []
 
 
@@ -237,15 +290,16 @@ def served(tree):
     listener.close()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_pages_from_the_server(chromium, served, width):
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_pages_from_the_server(chromium, served, names, scripts):
     """A violation of the policy is told on the console."""
-    visit = Visit(chromium, served, viewport={"width": width, "height": 900})
-    for name in PAGES:
-        visit.open(name)
-        assert visit.overflow() == [], (name, width)
+    assert wrong_pages(chromium, served, names, scripts) == []
+
+
+def test_a_lesson_from_the_server_is_searched_and_has_its_figure(chromium, served):
+    visit = Visit(chromium, served, viewport={"width": 1440, "height": 900})
     visit.open("tech/rope.html")
-    assert visit.page.evaluate("document.querySelector('figure img').naturalWidth") > 0
+    assert visit.lost_pictures() == []
     visit.page.fill("#search", "softmax")
     visit.page.wait_for_selector("#found li")
     assert visit.problems == []

@@ -5,6 +5,12 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from techtree.serve.guard import Address
 
 
 @dataclass(frozen=True)
@@ -13,7 +19,7 @@ class Config:
 
     It answers POST /infill as llama.cpp's server does, so llama.vim and llama.vscode can use it, and OpenAI's
     completions and chats. A browser finds the tree there, as pages; in a learner's workspace with the
-    learner's states, unless there is a key.
+    learner's states, unless there is a key. Where there is no model yet, the pages are served alone.
     """
 
     model: Path | None = None
@@ -42,33 +48,57 @@ class Config:
 
 def run(config: Config) -> int:
     """Listen, load the model, and answer."""
-    from techtree.engines.model_folder import find_model
     from techtree.serve.listening import open_socket, serve
+    from techtree.serve.log import log_to
 
-    folder = find_model(config.model)
+    folder, why_none = _find(config.model)
     # The port first: that fails at once, and early clients wait for the model instead of being refused.
     listener, address = open_socket(config.host, config.port, config.api_key)
     with listener:
-        from techtree.engines.torch_engine import TorchEngine
-        from techtree.lm.memory.files import repository_of
-        from techtree.serve.app import create_app
-        from techtree.serve.log import log_to
-
-        root = (config.repository or repository_of(Path.cwd())) if config.memory else None
-        engine = TorchEngine.load(folder, remembers=config.memory, repository=root)
-        log_to(sys.stderr)
-        print(f"serving {folder} (context of {engine.context_length} tokens)")
         stopping = threading.Event()
-        if engine.memory is not None and (files := engine.memory.repository) is not None:
-            print(f"remembering {files.n_files:,} files of {files.root}")
-            threading.Thread(target=files.follow, args=(stopping,), daemon=True).start()
-        print(greeting(address.url, config.api_key), flush=True)
-        app = create_app(
-            engine, address, config.api_key, stopping, _pages(config.api_key), speaks_ollama=config.ollama
-        )
+        if folder is None:
+            from techtree.serve.app import create_pages_app
+
+            app = create_pages_app(_pages(config.api_key), address, config.api_key)
+            said = f"{pages_greeting(address.url)}\nno model is served: {why_none}"
+        else:
+            app = _app(config, folder, address, stopping)
+            said = greeting(address.url, config.api_key)
+        log_to(sys.stderr)
+        print(said, flush=True)
         serve(app, listener, stopping)
     print("stopped")
     return 0
+
+
+def _find(given: Path | None) -> tuple[Path | None, str]:
+    """Return the model's place; or None, and why, where nobody named one and there is none."""
+    from techtree.engines.model_folder import find_model
+    from techtree.errors import InputError
+
+    try:
+        return find_model(given), ""
+    except InputError as error:
+        if given is not None:
+            raise
+        return None, str(error)
+
+
+def _app(config: Config, folder: Path, address: "Address", stopping: threading.Event) -> "ASGIApp":
+    """Load the model, and return what answers."""
+    from techtree.engines.torch_engine import TorchEngine
+    from techtree.lm.memory.files import repository_of
+    from techtree.serve.app import create_app
+
+    root = (config.repository or repository_of(Path.cwd())) if config.memory else None
+    engine = TorchEngine.load(folder, remembers=config.memory, repository=root)
+    print(f"serving {folder} (context of {engine.context_length} tokens)")
+    if engine.memory is not None and (files := engine.memory.repository) is not None:
+        print(f"remembering {files.n_files:,} files of {files.root}")
+        threading.Thread(target=files.follow, args=(stopping,), daemon=True).start()
+    return create_app(
+        engine, address, config.api_key, stopping, _pages(config.api_key), speaks_ollama=config.ollama
+    )
 
 
 def _pages(api_key: str | None):
@@ -82,6 +112,11 @@ def _pages(api_key: str | None):
     return Pages(tree, lambda: workspace.find(here, tree) if api_key is None else None)
 
 
+def pages_greeting(url: str) -> str:
+    """Return where a server is, and its pages."""
+    return f"listening at {url}; Ctrl-C stops it\nthe tree as pages: {url}/"
+
+
 def greeting(url: str, api_key: str | None) -> str:
     """Return how to use a server."""
     settings = {"endpoint_fim": f"{url}/infill"}
@@ -93,8 +128,7 @@ def greeting(url: str, api_key: str | None) -> str:
     body = json.dumps({"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n"})
     return "\n".join(
         [
-            f"listening at {url}; Ctrl-C stops it",
-            f"the tree as pages: {url}/",
+            pages_greeting(url),
             "",
             "llama.vim, in your vimrc:",
             f"  let g:llama_config = {{{vim}}}",

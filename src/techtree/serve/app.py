@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from techtree.engines.engine import Engine, EngineBusyError, InfillResult
 from techtree.errors import InputError
@@ -83,13 +83,7 @@ def create_app(
             Route("/apply-template", about.apply_template, methods=["POST"]),
             *(Ollama(engine, runner).routes() if speaks_ollama else ()),
         ],
-        exception_handlers={
-            ApiError: _on_error,
-            HTTPException: _on_error,
-            InputError: _on_error,
-            EngineBusyError: _on_error,
-            Exception: _on_error,
-        },
+        exception_handlers=_handlers(),
     )
     app.router.redirect_slashes = False
     has_page: Callable[[str], bool] = OPEN_PATHS.__contains__
@@ -97,6 +91,32 @@ def create_app(
         app.router.default, has_page = pages, pages.has
     paths = frozenset(route.path for route in app.router.routes if isinstance(route, Route))
     return Counted(Guard(app, address or Address(), api_key, has_page), metrics, paths)
+
+
+def create_pages_app(pages: Pages, address: Address | None = None, api_key: str | None = None) -> ASGIApp:
+    """Return the application where there is no model: the pages, and 503 for all that would need one.
+
+    Parameters
+    ----------
+    pages
+        What a browser is shown.
+    address, api_key
+        As for `create_app`.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if not pages.has(scope["path"]):
+            raise ApiError(
+                503,
+                "there must be a model to answer this, and the server was started without one, for its pages "
+                "alone: make one with ./techtree build, then start the server again",
+            )
+        await pages(scope, receive, send)
+
+    app = Starlette(exception_handlers=_handlers())
+    app.router.redirect_slashes = False
+    app.router.default = answer
+    return Guard(app, address or Address(), api_key, pages.has)
 
 
 class Routes:
@@ -157,6 +177,11 @@ class Routes:
         if isinstance(event, str):
             return piece(call, event)
         return last_piece(call, event, self._engine.name)
+
+
+def _handlers() -> dict:
+    kinds = (ApiError, HTTPException, InputError, EngineBusyError, Exception)
+    return dict.fromkeys(kinds, _on_error)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

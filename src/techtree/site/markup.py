@@ -111,21 +111,27 @@ def markdown(text: str, prefix: str = "") -> Markup:
 
 
 def _untorn(text: str) -> str:
-    r"""Join lines where a formula goes on with a sign that would begin a list.
+    r"""Join lines where a paragraph goes on with a sign or number that would begin a list.
 
-    >>> _untorn("a $p\n- q$ b\n\n- c\n")
-    'a $p - q$ b\n\n- c\n'
+    Lists begin after an empty line.
+
+    >>> _untorn("a $p\n- q$, N -\n1. So\n\n- c\n- d\n")
+    'a $p - q$, N - 1. So\n\n- c\n- d\n'
     """
     lines: list[str] = []
-    is_open = in_fence = False
+    in_paragraph = in_fence = False
     for line in text.split("\n"):
         in_fence ^= line.lstrip().startswith("```")
-        if is_open and not in_fence and re.match(r" {0,3}(?:[-+*]|1[.)]) ", line):
+        begins_list = re.match(r" {0,3}(?:[-+*]|1[.)]) ", line)
+        if in_paragraph and not in_fence and begins_list:
             lines[-1] += f" {line.lstrip()}"
-        else:
-            lines.append(line)
-        n_signs = len(re.findall(r"(?<!\\)\$", re.sub(r"`[^`]*`", "", line)))
-        is_open = bool(line.strip()) and not in_fence and is_open ^ bool(n_signs % 2)
+            continue
+        is_first = not (lines and lines[-1].strip())
+        lines.append(line)
+        is_text = bool(line.strip()) and not in_fence and not re.match(r"\s*(?:```|#|>)", line)
+        in_paragraph = is_text and (
+            in_paragraph or (is_first and not re.match(r"\s*(?:[-+*]|\d+[.)]) ", line))
+        )
     return "\n".join(lines)
 
 
