@@ -138,7 +138,7 @@ def test_an_endless_loop_is_stopped(package, body):
 def test_what_sleeps_is_killed_with_all_that_it_started(package):
     start = time.monotonic()
     problems = judge(
-        package, RIGHT.replace("return", "import time; time.sleep(60)\n    return"), 2.0
+        package, RIGHT.replace("return", "import time; time.sleep(60)\n    return"), 6.0
     ).problems()
-    assert time.monotonic() - start < 15
-    assert any("ended while it ran (stopped after 2 s)" in problem for problem in problems), problems
+    assert time.monotonic() - start < 30
+    assert any("ended while it ran (stopped after 6 s)" in problem for problem in problems), problems
