@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -14,6 +15,8 @@ sys.path.insert(0, str(TESTS))  # so that tests find their own modules
 # The processes that tests start find them too, and no file that somebody left where the tests run.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
 os.environ["PYTHONSAFEPATH"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tracked import copy_tracked, is_known, is_left_out  # noqa: E402 - now it is found
 

@@ -55,7 +55,7 @@ def test_work_that_draws_is_waited_for_until_it_sees_the_end(pressed, monkeypatc
     ended = []
 
     def work(drawn):
-        for _ in drawn(itertools.count()):
+        for _ in drawn(range(30)):
             time.sleep(1)
         ended.append(True)
 

@@ -90,13 +90,14 @@ def _round(
     text = "".join(tokenizer.decode(ids) for ids in parts["test"])
     found: dict = {"model": bits_per_byte(np.log(base["test"]), text)}
     by_length: dict[str, list[float]] = {"own": [], "others": []}
+    kept = {name: _matches(parts[name], others, LONGEST) for name in ("fit", "test")}
     for length in all_lengths:
-        matches = {name: _matches(parts[name], others, length) for name in ("fit", "test")}
+        matches = (
+            kept if length == LONGEST else {name: _matches(parts[name], others, length) for name in kept}
+        )
         for source in by_length:
             mixed, _ = _with(base, matches, source, length)
             by_length[source].append(bits_per_byte(np.log(mixed["test"]), text))
-        if length == LONGEST:
-            kept = matches
     found["by_length"] = by_length
     mixed, file_weights = _with(base, kept, "others", LONGEST)
     both, own_weights = _with(mixed, kept, "own", LONGEST)
@@ -132,8 +133,8 @@ def _scores(model: NgramLM, texts: list[list[int]]) -> np.ndarray:
     return np.exp(np.concatenate([model.score(ids)[-1] for ids in texts]))
 
 
-Matches = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""By source: of each token the match's length, its agreement, and the share of the counts that it has."""
+Matches = dict[str, tuple[np.ndarray, ...]]
+"""By source: of each token the match's length, its agreement, and its share of the counts."""
 
 
 def _matches(texts: list[list[int]], others: _Remembered, max_length: int) -> Matches:
@@ -174,9 +175,9 @@ def _right(matches: tuple[np.ndarray, ...]) -> list[list[float]]:
 def _wrongly_fitted(base: dict, matches: dict, parts: dict, others: _Remembered, text: str) -> dict:
     """Weights fitted on remembered files; one weight for all matches; the file measured on remembered."""
     remembered = parts["memory"][: len(parts["fit"])]
-    seen = _matches(remembered, others, LONGEST)["others"]
-    p = np.full(len(seen[0]), np.median(base["fit"]))
-    on_seen = fit_weights(*seen[:2], p, seen[2], LONGEST)
+    lengths, agreements, share = _matches(remembered, others, LONGEST)["others"]
+    p = np.full(len(share), np.median(base["fit"]))
+    on_seen = fit_weights(lengths, agreements, p, share, LONGEST)
     lengths, _, share = matches["fit"]["others"]
     has = (lengths > 0).astype(int)
     one = fit_weights(has, 0 * has, base["fit"], share, 1)[1, 0]
