@@ -8,7 +8,7 @@ import pytest
 
 from techtree.tree.graph import TECHS, load_tree
 from techtree.tree.layout import BOX_HEIGHT, BOX_WIDTH, GAP, layout
-from techtree.tree.ordering import ordered_rows, read_order, search
+from techtree.tree.ordering import Row, keep_order, ordered_rows, read_order, search
 from techtree.tree.technology import Requirement, Technology
 
 TREE = load_tree()
@@ -118,23 +118,52 @@ def test_what_stands_on_something_lies_below_it():
             assert placed.boxes[need.tech][1] + BOX_HEIGHT < placed.boxes[tech.id][1]
 
 
-@pytest.mark.parametrize("era", [era.id for era in TREE.eras])
-def test_a_new_technology_moves_next_to_nothing(era):
-    last = [tech for tech in TREE.technologies if tech.era == era][-1]
-    needs = (Requirement(TREE.technologies[0].id, ""), *last.requires[:1])
+def with_newcomer(era, needs, above=None):
+    """Return the tree with one technology more, which stands on others, and below another if named."""
     new = Technology(id="newcomer", era=era, summary="New.", requires=needs)
-    larger = dataclasses.replace(TREE, technologies=(*TREE.technologies, new))
-    rows, after = ordered_rows(TREE), ordered_rows(larger)
-    assert [row.era for row in rows] == [row.era for row in after]
-    for old, now in zip(rows, after, strict=True):
-        boxes = [name for name, is_box in now.slots if is_box and name != "newcomer"]
-        assert boxes == [name for name, is_box in old.slots if is_box]
+    technologies = []
+    for tech in TREE.technologies:
+        if tech.id == above:
+            kept = [need for need in tech.requires if need not in needs]
+            technologies.append(new)
+            tech = dataclasses.replace(tech, requires=(*kept, Requirement("newcomer", "")))
+        technologies.append(tech)
+    return dataclasses.replace(TREE, technologies=(*technologies, *([] if above else [new])))
+
+
+def in_a_row_that_is_there(era):
+    last = [tech for tech in TREE.technologies if tech.era == era][-1]
+    return with_newcomer(era, (Requirement(TREE.technologies[0].id, ""), *last.requires[:1]))
+
+
+def below_the_last_row(era):
+    last = [row for row in ordered_rows(TREE) if row.era == era][-1]
+    return with_newcomer(era, (Requirement(last.boxes[0], ""),))
+
+
+def between_two_that_are_there(era):
+    below = next(tech for tech in TREE.technologies if tech.era == era and tech.requires)
+    return with_newcomer(era, below.requires[:1], above=below.id)
+
+
+@pytest.mark.parametrize("place", [in_a_row_that_is_there, below_the_last_row, between_two_that_are_there])
+@pytest.mark.parametrize("era", [era.id for era in TREE.eras])
+def test_a_new_technology_moves_next_to_nothing(era, place):
+    larger = place(era)
+    after = [row for row in ordered_rows(larger) if row.boxes != ["newcomer"]]
+    for old, now in zip(ordered_rows(TREE), after, strict=True):
+        assert now.era == old.era
+        assert [name for name in now.boxes if name != "newcomer"] == old.boxes
     placed, before = layout(larger), PLACED
     assert "newcomer" in placed.boxes
-    place = BOX_WIDTH + GAP
-    moved = [name for name, (x, _) in before.boxes.items() if abs(placed.boxes[name][0] - x) > place]
+    moved = [
+        name for name, (x, _) in before.boxes.items() if abs(placed.boxes[name][0] - x) > BOX_WIDTH + GAP
+    ]
     assert len(moved) <= len(before.boxes) / 5
     assert placed.crossings() <= 66
+    for tech in larger.technologies:
+        for need in tech.requires:
+            assert placed.boxes[need.tech][1] < placed.boxes[tech.id][1]
     assert [era for era, _, _ in placed.bands] == [era for era, _, _ in before.bands]
     for line in placed.lines:
         for piece in itertools.pairwise(line.points):
@@ -148,6 +177,16 @@ def test_the_search_is_deterministic_and_needs_no_kept_order(small_tree):
     assert set(layout(tree).boxes) == {tech.id for tech in tree.technologies}
 
 
+def test_an_order_in_which_an_edge_would_not_lead_down_is_searched_anew(small_tree):
+    tree = load_tree(small_tree)
+    rows = search(tree, n_moves=50)
+    slots = [slot for row in rows for slot in row.slots if slot[1]]
+    keep_order(small_tree, [Row(rows[0].era, slots, {slot: 200 * at for at, slot in enumerate(slots)})])
+    placed = layout(tree)
+    for tech in tree.technologies:
+        for need in tech.requires:
+            assert placed.boxes[need.tech][1] < placed.boxes[tech.id][1]
+
+
 def test_the_kept_order_names_nothing_that_is_gone():
-    kept = {name for _, slots in read_order(TECHS) for name, is_box in slots if is_box}
-    assert kept <= set(TREE.by_id)
+    assert {name for row in read_order(TECHS) for name in row.boxes} <= set(TREE.by_id)

@@ -143,11 +143,19 @@ def _size(slot: Slot) -> int:
 
 
 def _columns(rows: Sequence[Row], segments: Sequence[Joined]) -> tuple[list[dict[Slot, int]], int]:
-    """Return the x of each slot's middle, row by row: in order, apart, and near to what it is joined to."""
+    """Return the x of each slot's middle, row by row: in order, apart, and where it was kept.
+
+    What has no place yet comes near to what it is joined to.
+    """
     width = STRIP + max(sum(_size(slot) for slot in row.slots) for row in rows) + GAP + SPARE
     blocks = _blocks(rows, segments, width)
     room = _room(rows, blocks, width)
     assert room is not None
+    kept: dict[int, list[int]] = {block: [] for block in room.order}
+    for row, at in zip(rows, blocks, strict=True):
+        for slot in at:
+            if slot in row.x:
+                kept[at[slot]].append(row.x[slot])
     near: dict[int, list[int]] = {block: [] for block in room.order}
     for index, joined in enumerate(segments):
         for a, b in joined:
@@ -156,8 +164,9 @@ def _columns(rows: Sequence[Row], segments: Sequence[Joined]) -> tuple[list[dict
                 near[u].append(v)
                 near[v].append(u)
     x = {block: (room.least[block] + room.most[block]) / 2 for block in room.order}
+    home = {block: statistics.median_low(places) for block, places in kept.items() if places}
     for _ in range(SWEEPS):
-        aim = {b: sum(x[n] for n in near[b]) / len(near[b]) if near[b] else x[b] for b in x}
+        aim = {b: sum(x[n] for n in near[b]) / len(near[b]) if near[b] else x[b] for b in x} | home
         aim = {b: min(max(aim[b], room.least[b]), room.most[b]) for b in x}
         # What is too near is pushed to the right, or else to the left; half-way between, all is apart, too.
         high = _pushed(room.order, room.left, aim)
@@ -336,7 +345,8 @@ def main() -> None:
     tree = load_tree()
     found = [_searched(tree, seed) for seed in range(4)]
     n_crossings, rows = min(found, key=lambda each: each[0])
-    keep_order(tree.root, rows)
+    columns, _ = _columns(rows, joined_slots(tree, rows))
+    keep_order(tree.root, [Row(row.era, row.slots, x) for row, x in zip(rows, columns, strict=True)])
     print(f"{n_crossings} crossings")
 
 

@@ -1,8 +1,8 @@
 """What stands in each row of the picture of the tree, from left to right, so that few lines cross.
 
 It is searched for by `search`, which moves single boxes and whole trunks on a sketch of the picture, from a
-fixed seed, and is kept in ``map.json`` beside the tree: so a new technology takes a place between the others
-and moves none of them.
+fixed seed, and is kept in ``map.json`` beside the tree, with the columns that came of it: so a new technology
+takes a place between the others, or in a row of its own, and moves next to nothing.
 """
 
 import itertools
@@ -10,11 +10,12 @@ import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from techtree import atomic
 from techtree.tree.graph import Tree
+from techtree.tree.technology import Technology
 
 ORDER = "map.json"
 MAX_BOXES = 5
@@ -36,14 +37,20 @@ Joined = list[tuple[Slot, Slot]]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of boxes and passing trunks, from left to right."""
+    """One row of boxes and passing trunks, from left to right; ``x`` is where they stand, if that is kept."""
 
     era: str
     slots: list[Slot]
+    x: dict[Slot, int] = field(default_factory=dict)
+
+    @property
+    def boxes(self) -> list[str]:
+        """The technologies in the row."""
+        return [name for name, is_box in self.slots if is_box]
 
 
-def rows_of(tree: Tree) -> list[tuple[str, list[str]]]:
-    """Return era and technologies of each row: in an era by the longest way, few enough for a row."""
+def _rows_of(tree: Tree) -> list[Row]:
+    """Return the rows with their boxes: in an era by the longest way, few enough for a row."""
     depth: dict[str, int] = {}
     for tech in tree.technologies:
         inside = [n.tech for n in tech.requires if n.tech in depth and tree.by_id[n.tech].era == tech.era]
@@ -55,19 +62,18 @@ def rows_of(tree: Tree) -> list[tuple[str, list[str]]]:
             at = [name for name in members if depth[name] == level]
             n_rows = -(-len(at) // MAX_BOXES)
             size = -(-len(at) // n_rows)
-            found += [(era.id, at[start : start + size]) for start in range(0, len(at), size)]
+            boxes: list[Slot] = [(name, True) for name in at]
+            found += [Row(era.id, boxes[start : start + size]) for start in range(0, len(at), size)]
     return found
 
 
-def _with_trunks(tree: Tree, rows: Sequence[tuple[str, Sequence[str]]]) -> list[Row]:
+def _add_trunks(tree: Tree, rows: Sequence[Row]) -> None:
     """Add the trunks that pass through each row: between a technology and the last that it leads to."""
-    where = {name: index for index, (_, names) in enumerate(rows) for name in names}
-    found = [Row(era, [(name, True) for name in names]) for era, names in rows]
+    where = {name: index for index, row in enumerate(rows) for name in row.boxes}
     for name, start in where.items():
         last = max((where[later.id] for later in tree.leads_to(name)), default=start)
-        for index in range(start + 1, last):
-            found[index].slots.append((name, False))
-    return found
+        for row in rows[start + 1 : last]:
+            row.slots.append((name, False))
 
 
 def joined_slots(tree: Tree, rows: Sequence[Row]) -> list[Joined]:
@@ -177,7 +183,8 @@ def search(tree: Tree, n_moves: int = 100, seed: int = 0) -> list[Row]:
         Of the moves.
     """
     chance = random.Random(seed)
-    rows = _with_trunks(tree, rows_of(tree))
+    rows = _rows_of(tree)
+    _add_trunks(tree, rows)
     sketch = Sketch(rows, joined_slots(tree, rows))
     trunks: dict[Slot, list[int]] = {}
     for index, row in enumerate(rows):
@@ -230,48 +237,72 @@ def _trunk_moved(
     return orders
 
 
-def read_order(root: Path) -> list[tuple[str, list[Slot]]]:
-    """Return era and slots of each row as they are kept beside the tree; nothing where they are not."""
+def read_order(root: Path) -> list[Row]:
+    """Return the rows as they are kept beside the tree; none where they are not."""
     path = root / ORDER
     if not path.is_file():
         return []
-    return [
-        (era, [(name, is_box) for name, is_box in slots])
+    kept = [
+        (era, {(name, is_box): x for name, is_box, x in slots})
         for era, slots in json.loads(path.read_text("utf-8"))
     ]
+    return [Row(era, list(x), x) for era, x in kept]
 
 
 def keep_order(root: Path, rows: Iterable[Row]) -> None:
-    """Write the order beside the tree."""
-    lines = ",\n".join(json.dumps([row.era, [list(slot) for slot in row.slots]]) for row in rows)
+    """Write the order and the columns beside the tree."""
+    lines = ",\n".join(json.dumps([row.era, [[*slot, row.x[slot]] for slot in row.slots]]) for row in rows)
     atomic.write_text(root / ORDER, f"[\n{lines}\n]\n")
 
 
 def ordered_rows(tree: Tree) -> list[Row]:
     """Return the rows in the order that is kept; what is new takes the place with the fewest crossings."""
-    kept = read_order(tree.root)
-    if not kept:
-        return search(tree)
-    row_of = {name: index for index, (_, slots) in enumerate(kept) for name, is_box in slots if is_box}
-    rows: list[tuple[str, list[str]]] = [
-        (era, [n for n, is_box in slots if is_box and n in tree.by_id]) for era, slots in kept
+    kept = [
+        Row(row.era, [(name, True) for name in row.boxes if name in tree.by_id], row.x)
+        for row in read_order(tree.root)
     ]
-    new = [tech for tech in tree.technologies if tech.id not in row_of]
-    for tech in new:
-        band = [index for index, (era, _) in enumerate(rows) if era == tech.era]
-        above = max((row_of[n.tech] for n in tech.requires if n.tech in row_of), default=-1)
-        below = [index for index in band if index > above]
-        if not below:
-            return search(tree)
-        row_of[tech.id] = below[0]
-        rows[below[0]][1].append(tech.id)
-    found = _with_trunks(tree, rows)
-    order = [{slot: place for place, slot in enumerate(slots)} for _, slots in kept]
+    rows = [row for row in kept if row.slots]
+    known = {name for row in rows for name in row.boxes}
+    new = [tech for tech in tree.technologies if tech.id not in known]
+    if not rows or not all(_take_in(tree, tech, rows) for tech in new) or not _lead_down(tree, rows):
+        return search(tree)
+    _add_trunks(tree, rows)
     late = []
-    for row, known in zip(found, order, strict=True):
-        late += [(row, slot) for slot in row.slots if slot not in known]
-        row.slots[:] = sorted((slot for slot in row.slots if slot in known), key=lambda slot: known[slot])
-    picture = Sketch(found, joined_slots(tree, found))
-    for row, slot in late:
-        picture.insert(found.index(row), slot)
-    return found
+    for index, row in enumerate(rows):
+        # In a row of its own a newcomer stands between trunks, which go on as they come from above.
+        above = [(name, False) for name, _ in rows[index - 1].slots] if index else []
+        place = row.x or {slot: at for at, slot in enumerate(above)}
+        late += [(index, slot) for slot in row.slots if slot not in place]
+        row.slots.sort(key=lambda slot: place.get(slot, math.inf))
+    picture = Sketch(rows, joined_slots(tree, rows))
+    for index, slot in late:
+        picture.insert(index, slot)
+    return rows
+
+
+def _take_in(tree: Tree, tech: Technology, rows: list[Row]) -> bool:
+    """Put a technology into a row below what it stands on, or into a new one; False where neither goes."""
+    row_of = {name: index for index, row in enumerate(rows) for name in row.boxes}
+    rank = {era.id: place for place, era in enumerate(tree.eras)}
+    first = 1 + max((row_of[need.tech] for need in tech.requires if need.tech in row_of), default=-1)
+    last = min(
+        (row_of[later.id] for later in tree.leads_to(tech.id) if later.id in row_of), default=len(rows)
+    )
+    for row in rows[first:last]:
+        if row.era == tech.era:
+            row.slots.append((tech.id, True))
+            return True
+    first = max(first, sum(rank[row.era] < rank[tech.era] for row in rows))
+    last = min(last, sum(rank[row.era] <= rank[tech.era] for row in rows))
+    if first <= last:
+        rows.insert(first, Row(tech.era, [(tech.id, True)]))
+    return first <= last
+
+
+def _lead_down(tree: Tree, rows: Sequence[Row]) -> bool:
+    """Return whether all stand below what they stand on, each in its era."""
+    row_of = {name: index for index, row in enumerate(rows) for name in row.boxes}
+    edges = [(need.tech, tech.id) for tech in tree.technologies for need in tech.requires]
+    return all(row_of[a] < row_of[b] for a, b in edges if a in row_of) and all(
+        tree[name].era == rows[index].era for name, index in row_of.items()
+    )
