@@ -162,6 +162,9 @@ class Reporter:
         self.config = config
         self.send = send
         self.refused: set[str] = set()
+        self.costs: dict[tuple[str, str], float] = {}
+        self.n_done = 0
+        self.is_last = False
         self.n_told = 0
         self.watch: confinement.Watch | None = None
         self.seal: confinement.Seal | None = None
@@ -212,13 +215,38 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
-        """Skip the rest of the tests once they have refused a wrong version: one refusal is enough."""
+        """Say what begins."""
         judged = _subject_of(item)
+        if judged is not None:
+            self.send({"kind": "started", "subject": judged.name, "test": _label(item)})
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        """Leave the rest of the tests out once they have refused a wrong version: one refusal is enough.
+
+        Wrong versions meet the tests that ours went through fastest first. The order among what is to come is
+        changed in place, in the list that pytest walks along.
+        """
+        judged, items = _subject_of(item), item.session.items
+        self.is_last = nextitem is None or _subject_of(nextitem) is not judged
+        done = yield
+        self.n_done += 1
+        rest = self.n_done
         if judged is None:
-            return
+            return done
+        if judged.name == "own" and self.is_last:
+            place = {key: at for at, key in enumerate(dict.fromkeys(map(_group, items[rest:])))}
+            items[rest:] = sorted(items[rest:], key=lambda each: (place[_group(each)], self._cost(each)))
         if judged.name in self.refused and not judged.should_pass:
-            pytest.skip("refused already")
-        self.send({"kind": "started", "subject": judged.name, "test": _label(item)})
+            items[rest:] = [each for each in items[rest:] if _subject_of(each) is not judged]
+        return done
+
+    def _cost(self, item) -> float:
+        """Return how long a test took ours, for the order of a wrong version's tests."""
+        judged = _subject_of(item)
+        if judged is None or judged.should_pass:
+            return 0.0
+        return self.costs.get((str(item.path), _label(item)), 0.0)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
@@ -229,10 +257,14 @@ class Reporter:
         verdict = "skipped" if report.skipped else "failed" if report.failed else "passed"
         why = _first_line(call.excinfo) if call.excinfo else ""
         facts = _facts(item, call.excinfo, self.file) if call.excinfo and self.file else []
-        if verdict != "skipped" and self.seal and (exchanged := self.seal.broken()):
+        # Of our own versions it is enough to look once: it takes longer than most tests.
+        is_due = self.seal and verdict != "skipped" and (self.file is not None or self.is_last)
+        if is_due and self.seal and (exchanged := self.seal.broken()):
             verdict, why, facts = "failed", f"exchanges {exchanged}, on which the verdict stands", []
         if verdict == "failed":
             self.refused.add(judged.name)
+        if judged.name == "own":
+            self.costs[str(item.path), _label(item)] = call.duration
         if self.file is not None and call.excinfo and issubclass(call.excinfo.type, OutOfTimeError):
             item.session.shouldstop = "a test did not end"  # The next one would not either.
         told = {"subject": judged.name, "test": _label(item), "verdict": verdict, "why": why, "facts": facts}
@@ -308,6 +340,12 @@ def _facts(item, excinfo, file: Path) -> list[str]:
 def _statement(entry) -> str:
     """Return the line of a traceback's entry; nothing where there is none, as in a generated ``__init__``."""
     return str(entry.statement).strip() if entry.frame.code.fullsource else ""
+
+
+def _group(item) -> tuple[str, str]:
+    """Return what stays together when tests are put in order: a file's tests of one subject."""
+    judged = _subject_of(item)
+    return str(item.path), judged.name if judged else ""
 
 
 def _label(item) -> str:

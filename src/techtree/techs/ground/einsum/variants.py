@@ -59,9 +59,9 @@ def _broadcast_einsum(spec, *operands, settle=_equal):
     return product.sum(axis=tuple(range(len(result), len(letters))), dtype=product.dtype)
 
 
-def _looping_einsum(spec, *operands, settle=_equal):
+def _looping_einsum(spec, *operands):
     """The definition, one place of the result after the other."""
-    terms, result, lengths = _parsed(spec, operands, settle)
+    terms, result, lengths = _parsed(spec, operands)
     arrays = [np.asarray(x) for x in operands]
     summed = [n for n in lengths if n not in result]
     out = np.zeros([lengths[n] for n in result], np.result_type(*arrays))
@@ -163,9 +163,18 @@ MISTAKES = {
             _broadcast_einsum, settle=lambda a, b: a if b in (a, 1) else b if a == 1 else None
         )
     },
-    "einsum cuts axes of one letter to the shortest": {
-        "einsum": functools.partial(_looping_einsum, settle=min)
-    },
+    "einsum cuts axes of one letter to the shortest": [
+        ("if lengths.setdefault(letter, length) != length", "if length < lengths.setdefault(letter, length)"),
+        (
+            'raise ValueError(f"the axes {letter!r} must be equally long; got {lengths[letter]} and {length}")',
+            "lengths[letter] = length",
+        ),
+        (
+            "    factors = [_diagonal(x, term) for",
+            "    arrays = [x[tuple(slice(lengths[n]) for n in t)] for x, t in zip(arrays, terms, strict=True)]\n"
+            "    factors = [_diagonal(x, term) for",
+        ),
+    ],
     "einsum ignores operands without a term": [
         ("    n_axes = [", "    arrays = arrays[: len(terms)]\n    n_axes = ["),
     ],
