@@ -1,5 +1,6 @@
 """`techtree serve` as a process: it says how to use it, answers, and stops."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -63,6 +65,28 @@ def test_it_answers_and_stops_at_ctrl_c(server):
     assert "Traceback" not in err
     assert "infill: prompt of" in err
     assert "def add" not in err
+
+
+def test_a_thousand_connections_that_say_nothing_or_half_a_head(server):
+    """They are more than the files that a process may usually open."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("needs prlimit, of Linux")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    resource.prlimit(server[0].pid, resource.RLIMIT_NOFILE, (1024, hard))
+    place = urlsplit(server[1])
+    body = {"input_prefix": "x = ", "input_suffix": "\n", "n_predict": 2}
+    try:
+        with contextlib.ExitStack() as held:
+            for at in range(1000):
+                connection = held.enter_context(socket.create_connection((place.hostname, place.port), 10))
+                connection.sendall(b"POST /infill HTTP/1.1\r\nHost:" if at % 2 else b"")
+                if at % 200 == 199:
+                    assert ask(server[1], body)["tokens_predicted"] <= 2
+        assert ask(server[1], body)["tokens_predicted"] <= 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
