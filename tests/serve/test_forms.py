@@ -281,8 +281,8 @@ def test_openais_real_client(address):
         any_object = {"type": "json_object"}
         said = client.chat.completions.create(**asked, response_format=any_object, max_tokens=20).choices[0]
         assert said.message.content.lstrip()[0] == "{"
+        schema = {"name": "n", "schema": {"type": "array", "uniqueItems": True}}
         with pytest.raises(openai.BadRequestError, match="uniqueItems"):
-            schema = {"name": "n", "schema": {"type": "array", "uniqueItems": True}}
             client.chat.completions.create(**asked, response_format=wanted | {"json_schema": schema})
         more = {"grammar": GRAMMAR}
         said = client.completions.create(model="tiny", prompt="x", temperature=0, extra_body=more)

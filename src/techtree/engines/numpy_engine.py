@@ -128,8 +128,7 @@ def decode(
         scores = logits(ids)[-1]
         if not np.isfinite(scores).all():
             raise InputError("the model's scores must be numbers; got others: its weights are damaged")
-        allowed = scores if constraint is None else np.where(constraint.allowed(scores.size), scores, -np.inf)
-        token = int(allowed.argmax())
+        token = int((scores if constraint is None else constraint.masked(scores)).argmax())
         if progress.n_predicted == 0:
             progress.prompt_s, start = time.perf_counter() - start, time.perf_counter()
         progress.predicted_s = time.perf_counter() - start

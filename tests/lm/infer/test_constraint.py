@@ -328,6 +328,12 @@ def test_what_would_take_too_long_is_refused(grammars, schema):
     assert time.monotonic() - start < 15
 
 
+def test_a_machine_that_is_too_busy(grammars, monkeypatch):
+    monkeypatch.setattr("techtree.lm.infer.grammar_trial.TIMEOUT_S", 0.001)
+    with pytest.raises(InputError, match="takes too long to compile"):
+        grammars.constraint("json_schema", '{"const": "late"}')
+
+
 def test_what_would_crash_is_refused(tiny_tokenizer, monkeypatch):
     """Beyond the bounds, that of references switched off: the stack of the trial's process overflows."""
     monkeypatch.setattr(module, "MAX_REFERENCES", 10_000)

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from techtree.errors import InputError
@@ -86,6 +86,10 @@ class Constraint:
                 "here it allows none: change the grammar"
             )
         return allowed
+
+    def masked(self, scores: Float[np.ndarray, " V"]) -> Float[np.ndarray, " V"]:
+        """Return a model's scores, with -inf for the tokens that may not come next; see `allowed`."""
+        return np.where(self.allowed(scores.size), scores, scores.dtype.type(-np.inf))
 
     def ends_after(self, token: int) -> bool:
         """Go on by a token that is allowed and ends nothing, and return whether nothing can follow it.

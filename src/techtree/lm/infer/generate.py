@@ -264,7 +264,8 @@ def _constrained(scores: Float[Tensor, " V"], constraint: Constraint | None) -> 
     """Return the scores, with -inf for the tokens that may not come."""
     if constraint is None:
         return scores
-    return scores.masked_fill(~torch.from_numpy(constraint.allowed(scores.numel())), -torch.inf)
+    # By NumPy: PyTorch would take all its threads, which wait for each other where the machine is busy.
+    return torch.from_numpy(constraint.masked(scores.float().numpy()))
 
 
 def decoder(

@@ -18,13 +18,14 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 TIMEOUT_S = 10.0
 """A whole process starts in it, on a machine that is busy."""
 MAX_CPU_S = 2
-MAX_BYTES = 2**30
+MAX_BYTES = 2 * 2**30
 """Of memory. Both bounds are kept where the system can."""
 STACK_BYTES = 16 * 2**20
 """Of the thread that compiles; that of the trial has half."""
 
 _result = TypeVar("_result")
 _changing_stack_size = threading.Lock()
+_trying = threading.Lock()
 
 
 def parser_limits() -> LLParserLimits:
@@ -46,15 +47,16 @@ def on_deep_stack(work: Callable[[], _result], n_bytes: int = STACK_BYTES) -> _r
 
 
 def complaint(grammar: str) -> str:
-    """Return what is wrong with a grammar of the library's, or nothing; the process may hang or crash."""
+    """Return what is wrong with a grammar of the library's, or nothing. One is tried at a time."""
     try:
-        tried = subprocess.run(
-            [sys.executable, "-P", __file__],
-            input=grammar.encode("utf-8"),
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        with _trying:
+            tried = subprocess.run(
+                [sys.executable, "-P", __file__],
+                input=grammar.encode("utf-8"),
+                capture_output=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return "it takes too long to compile: make it smaller, or its patterns simpler"
     if tried.returncode:
