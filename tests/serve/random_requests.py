@@ -32,6 +32,7 @@ NUMBERS = (
     "t_max_predict_ms",
 )
 OTHER_FIELDS = ("input_extra", "stop", "samplers", "stream", "response_fields", "cache_prompt", "unknown")
+OTHER_FIELDS += ("grammar", "json_schema", "response_format")
 
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "BREW", "get", "P\x00ST", "", "X" * 300]
 PATHS = [

@@ -77,7 +77,7 @@ def test_llama_vims_warm_up_writes_nothing():
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
         (HELLO | {"n": 2}, "n"),
         (HELLO | {"tools": [{"type": "function"}]}, "tools"),
-        (HELLO | {"response_format": {"type": "json_object"}}, "response_format"),
+        (HELLO | {"response_format": {"type": "xml"}}, "response_format.type"),
         (HELLO | {"top_logprobs": 21}, "top_logprobs"),
         (HELLO | {"max_tokens": -1}, "max_tokens"),
         (HELLO | {"stop": ["a"] * 65}, "stop"),

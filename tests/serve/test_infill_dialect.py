@@ -261,6 +261,7 @@ JSON = st.recursive(
 TEXTS = ("input_prefix", "input_suffix", "prompt")
 NUMBERS = ("n_predict", "n_indent", "id_slot", "seed", "temperature", "top_k", "top_p", "t_max_predict_ms")
 OTHERS = ("input_extra", "stop", "samplers", "stream", "response_fields", "unknown")
+OTHERS += ("grammar", "json_schema", "response_format")
 NAMES = st.sampled_from(TEXTS + NUMBERS + OTHERS)
 
 

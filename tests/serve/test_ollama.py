@@ -57,7 +57,7 @@ def test_a_suffix_is_filled_in_before_and_every_option():
     ("body", "named"),
     [
         ({"prompt": 5}, "prompt"),
-        ({"prompt": "a", "format": "json"}, "format"),
+        ({"prompt": "a", "format": "xml"}, "format"),
         ({"prompt": "a", "images": ["x"]}, "images"),
         ({"prompt": "a", "stream": "yes"}, "stream"),
         ({"prompt": "a", "options": []}, "options"),
@@ -167,7 +167,7 @@ def test_the_real_client():
             assert client.chat("fake", messages).message.content == "return a + b"
             pieces = client.chat("fake", messages, stream=True)
             assert "".join(piece.message.content for piece in pieces) == "return a + b"
-            with pytest.raises(ollama.ResponseError, match="format"):
-                client.generate("fake", "a", format="json")
+            with pytest.raises(ollama.ResponseError, match="think"):
+                client.generate("fake", "a", think=True)
         finally:
             client._client.close()

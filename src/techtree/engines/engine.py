@@ -29,6 +29,15 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What an answer must be, as far as it goes: an answer that a limit cuts is the beginning of one."""
+
+    kind: Literal["json_schema", "gbnf"]
+    """What the text is: a JSON schema that the answer must satisfy, or a grammar of llama.cpp's."""
+    text: str
+
+
+@dataclass(frozen=True)
 class InfillRequest:
     """The question what stands between a prefix and a suffix."""
 
@@ -59,6 +68,8 @@ class InfillRequest:
     """Who asks. A newer question of the same asker makes the older one void; without a slot, each counts."""
     n_top: int = 0
     """How many of the likeliest tokens `on_token` is to be told beside each one."""
+    form: Form | None = None
+    """What the answer must be; then no rule for what an editor inserts shapes it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class ChatRequest:
     timeout_s: float = 120.0
     slot: int | None = None
     n_top: int = 0
+    form: Form | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from techtree.engines.turns import Turns
 from techtree.errors import InputError
 from techtree.lm.infer import fim_prompt
 from techtree.lm.infer.chat_prompt import ChatPrompts, Messages
+from techtree.lm.infer.constraint import Constraint, Grammars
 from techtree.lm.infer.infill import Decode, Infilling, Listener, go_on, infill
 from techtree.lm.infer.limits import Limits
 from techtree.lm.infer.shown_text import Place
@@ -78,15 +79,32 @@ class Filling:
             predicted_ms=1000 * done.progress.predicted_s,
         )
 
+    def constraint(self, request: InfillRequest | ChatRequest) -> Constraint | None:
+        """Return what a request's answer must keep to, compiled; it is for this answer only.
+
+        Raises
+        ------
+        InputError
+            When the form makes no sense, or cannot be kept to.
+        """
+        form = request.form
+        return None if form is None else self._grammars.constraint(form.kind, form.text)
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.tokenizer)
+
     def _filled(
         self, request: InfillRequest, decode: Decode, limits: Limits, listener: Listener
     ) -> Infilling:
+        # What must keep to a form is not cut: half of it would not.
+        is_raw = request.is_raw or request.form is not None
         return infill(
             self.tokenizer,
             decode,
             self.context_length,
             _text(request),
-            Place(request.prefix, request.suffix, request.n_indent, request.stop, is_raw=request.is_raw),
+            Place(request.prefix, request.suffix, request.n_indent, request.stop, is_raw=is_raw),
             limits,
             order=self._order,
             max_line_s=None if request.max_line_ms is None else request.max_line_ms / 1000,

@@ -15,6 +15,7 @@ from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Wr
 from techtree.engines.filling import Filling
 from techtree.engines.model_folder import model_name
 from techtree.errors import InputError
+from techtree.lm.infer.constraint import Constraint
 from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.tokenizer import Tokenizer
 from techtree.reading import read_object
@@ -92,10 +93,13 @@ class NumpyEngine(Filling):
                 "the NumPy engine always takes the likeliest token; got the temperature "
                 f"{request.temperature}: leave it out, or use the PyTorch engine"
             )
-        return self.answer(request, self._decode, cancelled, on_text, on_token)
+        constraint = self.constraint(request)
 
-    def _decode(self, prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
-        return decode(self._logits, prompt, limits, self.tokenizer.stop_ids, self.context_length, progress)
+        def generate(prompt: list[int], limits: Limits, progress: Progress) -> Iterator[int]:
+            ends, max_len = self.tokenizer.stop_ids, self.context_length
+            return decode(self._logits, prompt, limits, ends, max_len, progress, constraint)
+
+        return self.answer(request, generate, cancelled, on_text, on_token)
 
 
 def decode(
@@ -105,13 +109,16 @@ def decode(
     stop_ids: Collection[int],
     max_len: int,
     progress: Progress,
+    constraint: Constraint | None = None,
 ) -> Iterator[int]:
     """Yield the likeliest tokens after a prompt, one by one, as `techtree.lm.infer.infill.Decode` says.
+
+    With a constraint, they are the likeliest that it allows, and it ends the text where nothing can follow.
 
     Raises
     ------
     InputError
-        When the model's scores are no numbers.
+        When the model's scores are no numbers, or the constraint allows no token.
     """
     ids = list(prompt)
     progress.n_prompt = len(ids)
@@ -121,7 +128,7 @@ def decode(
         scores = logits(ids)[-1]
         if not np.isfinite(scores).all():
             raise InputError("the model's scores must be numbers; got others: its weights are damaged")
-        token = int(scores.argmax())
+        token = int((scores if constraint is None else constraint.masked(scores)).argmax())
         if progress.n_predicted == 0:
             progress.prompt_s, start = time.perf_counter() - start, time.perf_counter()
         progress.predicted_s = time.perf_counter() - start
@@ -134,6 +141,8 @@ def decode(
         progress.stop = limits.reached(progress.n_predicted)
         if len(ids) >= max_len:
             progress.stop = "context"
+        if constraint is not None and constraint.ends_after(token):
+            progress.stop = "end_of_text"
 
 
 def load_logits(folder: Path) -> tuple[Logits, int]:

@@ -128,7 +128,7 @@ class TorchEngine(Filling):
             request.min_p,
             request.seed,
         )
-        return decode_with(self._cache, sampling, self.tokenizer.stop_ids, memory)
+        return decode_with(self._cache, sampling, self.tokenizer.stop_ids, memory, self.constraint(request))
 
 
 def load_to_decode(path: Path) -> tuple[LanguageModel | Decoder, Tokenizer]:

@@ -1,7 +1,7 @@
 """The dialect of OpenAI's ``POST /v1/chat/completions``, as its client libraries speak it: pure functions.
 
-What is not done here (several choices, tools, penalties, forms that an answer must have) is refused by its
-name, for an answer without it would look like one with it.
+What is not done here (several choices, tools, penalties) is refused by its name, for an answer without it
+would look like one with it.
 """
 
 import secrets
@@ -13,6 +13,7 @@ from typing import Literal
 from techtree.engines.engine import ChatRequest, InfillResult, Likelihood, Message, WrittenToken
 from techtree.serve.errors import ApiError
 from techtree.serve.fields import Fields
+from techtree.serve.forms import wanted_form
 from techtree.serve.openai_fields import (
     MOST_TOKENS,
     finish_reason,
@@ -45,7 +46,6 @@ _ONLY: dict[str, tuple[object, ...]] = {
     "logit_bias": ({},),
     "tools": ([],),
     "functions": ([],),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
 """Fields that may be given, but only with these values."""
@@ -86,6 +86,7 @@ def parse_call(body: Mapping[str, object]) -> ChatCall:
         max_tokens=MAX_TOKENS if n_wanted < 0 else min(n_wanted, MOST_TOKENS),
         stop=stop_strings(body),
         n_top=n_top,
+        form=wanted_form(body),
         **sampling(fields),
     )
     return ChatCall(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from techtree.engines.engine import InfillRequest, InfillResult, Likelihood, WrittenToken
 from techtree.serve.errors import ApiError
 from techtree.serve.fields import Fields
+from techtree.serve.forms import wanted_form
 from techtree.serve.openai_fields import (
     MOST_TOKENS,
     finish_reason,
@@ -79,6 +80,7 @@ def parse_call(body: Mapping[str, object]) -> CompletionCall:
         stop=stop_strings(body),
         is_raw=True,
         n_top=max(n_top, 0),
+        form=wanted_form(body),
         **sampling(fields),
     )
     return CompletionCall(

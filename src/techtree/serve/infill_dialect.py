@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from techtree.engines.engine import Chunk, InfillRequest, InfillResult
 from techtree.serve.errors import ApiError
 from techtree.serve.fields import Fields
+from techtree.serve.forms import wanted_form
 
 N_PREDICT = 128
 """When a request does not say how many tokens it wants."""
@@ -71,6 +72,7 @@ def parse_call(body: Mapping[str, object]) -> InfillCall:
         n_indent=fields.integer("n_indent", 0, minimum=0),
         max_line_ms=fields.number("t_max_predict_ms", 0, minimum=0) or None,
         slot=None if slot < 0 else slot,
+        form=wanted_form(body),
         **_sampling(fields),
     )
     return InfillCall(request, fields.boolean("stream", default=False), fields.texts("response_fields"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from techtree.engines.engine import ChatRequest, Engine, InfillRequest, InfillResult, Message
 from techtree.serve.chat_dialect import parse_messages
 from techtree.serve.fields import Fields
+from techtree.serve.forms import ollama_form
 from techtree.serve.openai_fields import MOST_TOKENS, finish_reason, refuse_other_values, stop_strings
 
 VERSION = "0.6.4"
@@ -22,7 +23,6 @@ MAX_TOKENS = 512
 """When a request does not say how many tokens it wants, or wants as many as there are."""
 
 _ONLY: dict[str, tuple[object, ...]] = {
-    "format": ("",),
     "images": ([],),
     "tools": ([],),
     "context": ([],),
@@ -101,6 +101,7 @@ def _options(body: Mapping[str, object], temperature: float = 0.8) -> dict:
         "top_p": min(fields.number("top_p", 0.9, minimum=0), 1.0),
         "min_p": min(fields.number("min_p", 0.0, minimum=0), 1.0),
         "seed": seed if seed >= 0 else None,
+        "form": ollama_form(body),
     }
 
 

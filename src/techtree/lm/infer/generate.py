@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from techtree.errors import InputError
+from techtree.lm.infer.constraint import Constraint
 from techtree.lm.infer.drafts import N_DRAFT, Drafts
 from techtree.lm.infer.limits import Limits, Progress, never
 from techtree.lm.infer.sampling import SamplingParams, sample, seeded_generator
@@ -183,6 +184,7 @@ def generate(
     stop_ids: Collection[int],
     progress: Progress | None = None,
     memory: Memory | None = None,
+    constraint: Constraint | None = None,
 ) -> Iterator[int]:
     """Yield the tokens that follow a prompt, each as soon as it is known.
 
@@ -202,11 +204,13 @@ def generate(
         Kept up to date: the counts, the times, and in the end the reason.
     memory
         What the model's scores are mixed with; it has begun with the text that the prompt is of.
+    constraint
+        What the text must keep to, at its start. It ends the text where nothing can follow.
 
     Raises
     ------
     InputError
-        When the prompt is empty, or leaves no room in the context.
+        When the prompt is empty, or leaves no room in the context; or the constraint allows no token.
     """
     if not 0 < len(prompt) < cache.max_len:
         raise InputError(
@@ -230,7 +234,8 @@ def generate(
             return
         n_right, token = 0, pending[-1]
         for n_right, scores in enumerate(logits):
-            token = sample(scores if memory is None else memory.mixed(scores), sampling, generator)
+            mixed = scores if memory is None else memory.mixed(scores)
+            token = sample(_constrained(mixed, constraint), sampling, generator)
             progress.predicted_s = time.perf_counter() - start
             if token in stop_ids:
                 progress.stop = "end_of_text"
@@ -240,6 +245,8 @@ def generate(
             progress.stop = limits.reached(progress.n_predicted)
             if len(prompt) + progress.n_predicted >= cache.max_len:
                 progress.stop = "context"
+            if constraint is not None and constraint.ends_after(token):
+                progress.stop = "end_of_text"
             (memory or text).append(token)
             if progress.stop is not None or drafted[n_right : n_right + 1] != [token]:
                 break
@@ -249,16 +256,37 @@ def generate(
             drafts.judge(len(drafted), n_right)
             room = min(limits.max_tokens, cache.max_len - len(prompt)) - progress.n_predicted - 1
             drafted = drafts.propose(min(N_DRAFT, room))
+            if constraint is not None:
+                drafted = constraint.accepted(drafted)
+
+
+def _constrained(scores: Float[Tensor, " V"], constraint: Constraint | None) -> Float[Tensor, " V"]:
+    """Return the scores, with -inf for the tokens that may not come."""
+    if constraint is None:
+        return scores
+    # By NumPy: PyTorch would take all its threads, which wait for each other where the machine is busy.
+    return torch.from_numpy(constraint.masked(scores.float().numpy()))
 
 
 def decoder(
-    cache: PrefixCache, sampling: SamplingParams, stop_ids: Collection[int], memory: Memory | None = None
+    cache: PrefixCache,
+    sampling: SamplingParams,
+    stop_ids: Collection[int],
+    memory: Memory | None = None,
+    constraint: Constraint | None = None,
 ) -> Callable[[Sequence[int], Limits, Progress], Iterator[int]]:
     """Return `generate` with a model and a way to choose, as `infill` wants it."""
 
     def decode(prompt: Sequence[int], limits: Limits, progress: Progress) -> Iterator[int]:
         return generate(
-            cache, prompt, limits, sampling=sampling, stop_ids=stop_ids, progress=progress, memory=memory
+            cache,
+            prompt,
+            limits,
+            sampling=sampling,
+            stop_ids=stop_ids,
+            progress=progress,
+            memory=memory,
+            constraint=constraint,
         )
 
     return decode
