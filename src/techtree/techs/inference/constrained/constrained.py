@@ -60,11 +60,11 @@ def compile_grammar(grammar: bytes | tuple) -> Automaton:
     Parameters
     ----------
     grammar
-        One of these, in which each ``g`` is a grammar, too:
+        One of these, in which each ``g`` is a grammar, too. Tuples, not lists.
 
         - bytes: these bytes; ``b""`` is the empty text;
         - ``("range", low, high)``: one byte from low to high, both included;
-        - ``("sequence", g, ...)``: one after another, of as many as there are, or none;
+        - ``("sequence", g, ...)``: one after another; of none, the empty text;
         - ``("choice", g, ...)``: one of them, of which there is at least one;
         - ``("repeat", g, least, most)``: g least to most times; with None for most, as often as one likes.
 
@@ -77,8 +77,9 @@ def compile_grammar(grammar: bytes | tuple) -> Automaton:
     Raises
     ------
     ValueError
-        When it is none of these; when low and high are no whole numbers with ``0 <= low <= high <= 255``;
-        when least and most are none with ``0 <= least <= most``.
+        When it is none of these, or a part of it is not, even one of a repetition of no times; when low and
+        high are no whole numbers with ``0 <= low <= high <= 255``; when least and most are none with
+        ``0 <= least <= most``.
 
     Examples
     --------
@@ -86,10 +87,8 @@ def compile_grammar(grammar: bytes | tuple) -> Automaton:
     >>> [form.matches(text) for text in (b"d", b"abcabd", b"ab", b"ad")]
     [True, True, False, False]
     """
-    try:
-        numbers = {frozenset([(grammar,)]): 0}
-    except TypeError as error:
-        raise _no_grammar(grammar) from error
+    _check(grammar)
+    numbers = {frozenset([(grammar,)]): 0}
     todo, rows, is_accepting = list(numbers), [], []
     for state in todo:
         moves, may_end = _first_bytes(state)
@@ -105,6 +104,28 @@ def compile_grammar(grammar: bytes | tuple) -> Automaton:
     return Automaton(np.array(rows), np.array(is_accepting))
 
 
+def _check(grammar: object) -> None:
+    """Refuse what is no grammar, at any depth."""
+    is_one = isinstance(grammar, bytes | tuple)  # A list would match, too.
+    parts: list[object] = []
+    match grammar:
+        case bytes():
+            pass
+        case "range", int(low), int(high):
+            is_one &= 0 <= low <= high <= 255
+        case ("sequence", *_) | ("choice", _, *_):
+            parts = [*grammar[1:]]
+        case "repeat", part, int(least), None | int() as most:
+            is_one &= 0 <= least <= (least if most is None else most)
+            parts = [part]
+        case _:
+            is_one = False
+    if not is_one:
+        raise ValueError(f"a grammar must be one of those that compile_grammar lists; got {grammar!r}")
+    for each in parts:
+        _check(each)
+
+
 def _first_bytes(state: frozenset[tuple]) -> tuple[list[tuple[int, int, tuple]], bool]:
     """Return the bytes that may come, as (first, last, what is to be read then), and whether none need come.
 
@@ -116,32 +137,25 @@ def _first_bytes(state: frozenset[tuple]) -> tuple[list[tuple[int, int, tuple]],
             may_end = True
             continue
         grammar, *then = rest
-        match grammar:
-            case bytes():
-                found = [[("range", byte, byte) for byte in grammar]]
-            case ("range", int(low), int(high)) if 0 <= low <= high <= 255:
-                found = []
-                moves.append((low, high, tuple(then)))
-            case ("sequence", *parts):
-                found = [parts]
-            case ("choice", _, *_):
-                found = [[one] for one in grammar[1:]]
-            case ("repeat", part, int(least), None | int() as most) if (
-                0 <= least <= (least if most is None else most)
-            ):
-                fewer = ("repeat", part, max(least - 1, 0), None if most is None else most - 1)
-                found = [[]] * (least == 0) + [[part, fewer]] * (most != 0)
-            case _:
-                raise _no_grammar(grammar)
-        for each in ((*first, *then) for first in found):
+        if isinstance(grammar, bytes):
+            grammar = ("sequence", *(("range", byte, byte) for byte in grammar))
+        kind, *parts = grammar
+        ways: list[list] = []  # What may stand in place of the grammar.
+        if kind == "range":
+            moves.append((*parts, tuple(then)))
+        elif kind == "sequence":
+            ways = [parts]
+        elif kind == "choice":
+            ways = [[part] for part in parts]
+        else:
+            part, least, most = parts
+            fewer = ("repeat", part, max(least - 1, 0), None if most is None else most - 1)
+            ways = [[]] * (least == 0) + [[part, fewer]] * (most != 0)
+        for each in ((*way, *then) for way in ways):
             if each not in seen:  # A part that may be empty, any number of times, leads back to itself.
                 seen.add(each)
                 todo.append(each)
     return moves, may_end
-
-
-def _no_grammar(grammar: object) -> ValueError:
-    return ValueError(f"a grammar must be one of those that compile_grammar lists; got {grammar!r}")
 
 
 def json_grammar(schema: dict) -> bytes | tuple:
@@ -150,28 +164,28 @@ def json_grammar(schema: dict) -> bytes | tuple:
     Parameters
     ----------
     schema
-        One of these, at any depth. Not changed.
+        One of these, at any depth, with no other keywords. Not changed.
 
         - ``{"enum": [...]}`` with at least one value;
-        - ``{"type": "object", "properties": {name: schema, ...}, "required": [...]}``: these keys in the
-          order of ``properties``; ``required`` names all of them, in any order;
+        - ``{"type": "object", "properties": {name: schema, ...}, "required": [...]}``: these keys and no
+          others, in the order of ``properties``; ``required`` names each of them once, in any order;
         - ``{"type": "array", "items": schema}``, perhaps with ``"maxItems"``, a whole number from 1 on;
         - ``{"type": "string"}``; ``{"type": "boolean"}``; ``{"type": "null"}``;
-        - ``{"type": "integer"}``: at most 15 digits, which a float64 holds.
+        - ``{"type": "integer"}``: perhaps a minus, then 0, or up to 15 digits of which the first is not 0.
 
     Returns
     -------
     bytes | tuple
-        Of the JSON texts for which the schema holds, all that have no blanks between their parts. Values of
-        ``enum`` and keys are written in one way: as `json.dumps` does with ``ensure_ascii=False``. In other
-        strings each character stands for itself, except what JSON forbids there, or is one of
-        ``\" \\ \/ \b \f \n \r \t``.
+        Of the JSON texts for which the schema holds, in UTF-8, those that have no blanks between their parts.
+        Values of ``enum`` and keys are written in one way: as `json.dumps` does with ``ensure_ascii=False``.
+        In other strings a character stands for itself, if JSON allows that, or is one of the escapes
+        ``\" \\ \/ \b \f \n \r \t``; there are no escapes ``\u``.
 
     Raises
     ------
     ValueError
         When a schema is none of these, among them: a keyword that is not listed for its kind; a key that is
-        not required; a value that is not JSON, as NaN.
+        not required, or no string; a value that is not JSON, as NaN.
 
     Examples
     --------
@@ -184,7 +198,9 @@ def json_grammar(schema: dict) -> bytes | tuple:
         case {"enum": [_, *_] as values, **rest} if not rest:
             return "choice", *map(_literal, values)
         case {"type": "object", "properties": dict() as parts, "required": list() as names, **rest} if (
-            not rest and sorted(map(repr, names)) == sorted(map(repr, parts))
+            not rest
+            and all(isinstance(name, str) for name in [*names, *parts])
+            and sorted(names) == sorted(parts)
         ):
             pairs = [("sequence", _literal(name), b":", json_grammar(part)) for name, part in parts.items()]
             return "sequence", b"{", *pairs[:1], *(("sequence", b",", pair) for pair in pairs[1:]), b"}"
@@ -304,13 +320,13 @@ def constrained_generate(
     Returns
     -------
     list[int]
-        The new tokens, without ``end``: always a whole text of the form.
+        The new tokens, plain ``int``, without ``end``: always a whole text of the form.
 
     Raises
     ------
     ValueError
         When ids is empty, when the table lets ``end`` through in some state, or when n_new tokens are
-        too few for any text of the form.
+        too few for any text of the form: before the model is asked. And what `distribution` raises.
 
     Notes
     -----
@@ -341,21 +357,23 @@ def constrained_generate(
     return text[len(ids) :]
 
 
-def _bytes(*rows: str) -> bytes | tuple:
-    """Return a choice of sequences of bytes: of each byte the first and the last value, in hexadecimal."""
+def _ranges(*rows: str) -> tuple:
+    """Return a choice of sequences of bytes, of each the first and the last that may come, in hexadecimal."""
+    bounds = [[each.split("-") for each in row.split()] for row in rows]
     return "choice", *(
-        ("sequence", *(("range", *bytes.fromhex(each)) for each in row.split())) for row in rows
+        ("sequence", *(("range", int(low, 16), int(high, 16)) for low, high in row)) for row in bounds
     )
 
 
 _CHARACTER = (
     "choice",
     ("sequence", b"\\", ("choice", *(bytes([each]) for each in b'"\\/bfnrt'))),
-    _bytes("2021", "235B", "5D7F", "C2DF 80BF", "E0E0 A0BF 80BF", "E1EC 80BF 80BF", "EDED 809F 80BF"),
-    _bytes("EEEF 80BF 80BF", "F0F0 90BF 80BF 80BF", "F1F3 80BF 80BF 80BF", "F4F4 808F 80BF 80BF"),
+    _ranges("20-21", "23-5B", "5D-7F", "C2-DF 80-BF"),
+    _ranges("E0-E0 A0-BF 80-BF", "E1-EC 80-BF 80-BF", "ED-ED 80-9F 80-BF", "EE-EF 80-BF 80-BF"),
+    _ranges("F0-F0 90-BF 80-BF 80-BF", "F1-F3 80-BF 80-BF 80-BF", "F4-F4 80-8F 80-BF 80-BF"),
 )
 """Of a string: the well-formed bytes are those of table 3-7 in the Unicode standard."""
-_UP_TO_15 = ("sequence", _bytes("3139"), ("repeat", _bytes("3039"), 0, 14))
+_UP_TO_15 = ("sequence", _ranges("31-39"), ("repeat", _ranges("30-39"), 0, 14))
 _SCALARS = {
     "string": ("sequence", b'"', ("repeat", _CHARACTER, 0, None), b'"'),
     "integer": ("sequence", ("repeat", b"-", 0, 1), ("choice", b"0", _UP_TO_15)),

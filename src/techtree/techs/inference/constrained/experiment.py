@@ -74,7 +74,7 @@ def run(rng: np.random.Generator, scale: float = 1.0) -> dict:
         Ready for JSON.
     """
     seeds = [int(each) for each in rng.integers(2**32, size=3 if scale == 1 else 1)]
-    runs = [_outputs(np.random.default_rng(seed), max(15, round(60 * scale))) for seed in seeds]
+    runs = [_outputs(np.random.default_rng(seed), max(30, round(150 * scale))) for seed in seeds]
     n_models = max(6, round(60 * scale))
     return {
         "runs": runs,

@@ -253,6 +253,8 @@ def test_what_is_no_grammar(impl):
         ("choice", ("choice",)),
         ("sequence", b"a", ["range", 1, 2]),
     ]
+    wrong += [("repeat", each, 0, 0) for each in ("a", ("range", 2, 1), ("choice",), [b"a"])]
+    wrong += [("choice", ("range", 97, 98), ("range", 97.0, 98.0)), ("choice", b"a", bytearray(b"a"))]
     wrong += [("repeat", b"a", -2, -1), ("repeat", b"a", 1, "2"), ("repeat", b"a", 1, 2, 3), (b"a", b"b")]
     for each in wrong:
         for around in (each, ("sequence", b"a", each), ("choice", b"a", each), ("repeat", each, 1, 2)):
@@ -260,7 +262,7 @@ def test_what_is_no_grammar(impl):
 
 
 def test_automata_are_new_each_time(impl, rng):
-    for grammar in (b"ab", STAR, ("range", 0, 255)):
+    for grammar in (b"ab", STAR, ("range", 0, 255), ("repeat", b"a", 1, 2)):
         first = impl.compile_grammar(grammar)
         first.transitions[:], first.is_accepting[:] = -1, False
         check_automaton(impl.compile_grammar(grammar), grammar, rng)
@@ -447,6 +449,8 @@ def test_what_is_no_schema(impl):
     wrong += [
         {**closed(a=TEXT, b=TEXT), "required": each} for each in (["a"], [], "ab", None, ["a", "b", "c"])
     ]
+    wrong += [{**closed(a=TEXT, b=TEXT), "required": each} for each in (["a", "b", "b"], ["a", "b", 1])]
+    wrong += [{"type": "object", "properties": {key: NULL}, "required": [key]} for key in (1, None, True)]
     wrong += [{**closed(a=TEXT), "required": ["b"]}, {**closed(), "required": ["a"]}, {**closed(), "x": 1}]
     wrong += [{**closed(a=TEXT), "additionalProperties": each} for each in (True, False, None)]
     wrong += [
