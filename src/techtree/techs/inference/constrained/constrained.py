@@ -89,19 +89,20 @@ def compile_grammar(grammar: bytes | tuple) -> Automaton:
     """
     _check(grammar)
     numbers = {frozenset([(grammar,)]): 0}
-    todo, rows, is_accepting = list(numbers), [], []
-    for state in todo:
+    todo, is_accepting, arrows = list(numbers), [], {}
+    for number, state in enumerate(todo):
         moves, may_end = _first_bytes(state)
-        row = np.full(256, -1)
+        is_accepting.append(may_end)
         for low, high in pairwise(sorted({cut for first, last, _ in moves for cut in (first, last + 1)})):
             after = frozenset(rest for first, last, rest in moves if first <= low <= last)
             if after and after not in numbers:
                 numbers[after] = len(numbers)
                 todo.append(after)
-            row[low:high] = numbers.get(after, -1)
-        rows.append(row)
-        is_accepting.append(may_end)
-    return Automaton(np.array(rows), np.array(is_accepting))
+            arrows[number, low, high] = numbers.get(after, -1)
+    transitions = np.full((len(todo), 256), -1)
+    for (number, low, high), end in arrows.items():
+        transitions[number, low:high] = end
+    return Automaton(transitions, np.array(is_accepting))
 
 
 def _check(grammar: object) -> None:

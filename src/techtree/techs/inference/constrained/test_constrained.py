@@ -781,6 +781,12 @@ def test_the_text_before_is_any(impl, rng):
             kept = list(given)
             check_generate(impl, 2.0, table, END, 22, PLAIN, n, given)
             assert list(given) == kept
+    for n in (2, 150):
+        wide = rng.integers(len(VOCABULARY), size=(n, 2))
+        for ids in (wide[:, 0], wide[:, 1], wide[::-1, 0]):
+            kept = ids.copy()
+            check_generate(impl, 2.0, table, END, 22, PLAIN, 3, ids)
+            assert np.array_equal(ids, kept)
     ids = [END, 0, END]
     check_generate(impl, 2.0, table, END, 25, PLAIN, 1, ids)
     assert ids == [END, 0, END]

@@ -435,7 +435,34 @@ EQUIVALENTS = {
     ],
 }
 
-HARMLESS = {}
+_ORDER = [
+    ("'20-21', '23-5B'", "'23-5B', '20-21'"),
+    ("'E0-E0 A0-BF 80-BF', 'E1-EC 80-BF 80-BF'", "'E1-EC 80-BF 80-BF', 'E0-E0 A0-BF 80-BF'"),
+    (
+        "'F0-F0 90-BF 80-BF 80-BF', 'F1-F3 80-BF 80-BF 80-BF'",
+        "'F1-F3 80-BF 80-BF 80-BF', 'F0-F0 90-BF 80-BF 80-BF'",
+    ),
+]
+_CHARACTER = """_CHARACTER = ('choice', ('sequence', b'\\\\', ('choice', *(bytes([each]) for each in b'"\\\\/bfnrt'))), \
+_ranges('20-21', '23-5B', '5D-7F', 'C2-DF 80-BF'), \
+_ranges('E0-E0 A0-BF 80-BF', 'E1-EC 80-BF 80-BF', 'ED-ED 80-9F 80-BF', 'EE-EF 80-BF 80-BF'), \
+_ranges('F0-F0 90-BF 80-BF 80-BF', 'F1-F3 80-BF 80-BF 80-BF', 'F4-F4 80-8F 80-BF 80-BF'))"""
+HARMLESS = {
+    **{f"{_CHARACTER} => {_CHARACTER.replace(*turned)}": "a choice has no order" for turned in _ORDER},
+    "transitions = np.vstack([automaton.transitions, np.full((1, 256), -1)]) => "
+    "transitions = np.vstack([automaton.transitions, np.full((2, 256), -1)])": "-1 is the last row of both",
+    "for n_left in range(n_new, 0, -1): => for n_left in range(n_new, -1, -1):": (
+        "with no tokens left the text can end, and nothing else can come: the end is taken"
+    ),
+    "choices = np.sort(np.append(choices, end)) => choices = np.sort(np.append(end, choices))": "they are sorted",
+    "token = int(choices[0]) => token = int(choices[-1])": "of a single choice; of several another is drawn",
+    "compile_grammar: right at the first call only": "the spoil knows no automata: they pass as they are",
+    "token_masks: right at the first call only": "the spoil knows no tables: they pass as they are",
+    **{
+        f"constrained_generate: {what}": "ids are whole numbers on one axis"
+        for what in ("wrong for more than two axes", "wrong for float32", "wrong for values beyond 1e4")
+    },
+}
 
 
 class _Model:
