@@ -43,13 +43,13 @@ class Automaton:
     is_accepting: np.ndarray
 
     def step(self, state: int, data: bytes) -> int:
-        """Return the state after some bytes from a state: -1 where they lead nowhere, or from -1."""
+        """Return the state, a plain ``int``, after some bytes from a state: -1 where none is, or from -1."""
         for byte in data:
             state = int(self.transitions[state, byte]) if state >= 0 else -1
         return state
 
     def matches(self, data: bytes) -> bool:
-        """Return whether the bytes, read from state 0 on, are a whole text of the form."""
+        """Return, True or False, whether the bytes, read from state 0 on, are a whole text of the form."""
         state = self.step(0, data)
         return state >= 0 and bool(self.is_accepting[state])
 
@@ -249,8 +249,8 @@ def token_masks(automaton: Automaton, vocabulary: Sequence[bytes]) -> TokenTable
     automaton
         Not changed.
     vocabulary
-        The bytes of each token, which need not be whole characters. A token without bytes (one that marks the
-        end, say) may never come.
+        The bytes of each token, which need not be whole characters; two tokens may have the same. One without
+        bytes (that marks the end, say) may never come. Not changed.
 
     Returns
     -------

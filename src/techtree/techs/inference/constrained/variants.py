@@ -140,6 +140,7 @@ MISTAKES = {
         (_LITERAL, _LITERAL.replace("ensure_ascii=False", "ensure_ascii=True"))
     ],
     "values are written with blanks": [(_LITERAL, _LITERAL.replace(', separators=(",", ":")', ""))],
+    "keys of values are sorted": [(_LITERAL, _LITERAL.replace("ensure", "sort_keys=True, ensure"))],
     "NaN is a value": [(_LITERAL, _LITERAL.replace("allow_nan=False", "allow_nan=True"))],
     "an array never is empty": [(_SOME, _SOME.replace("0, 1)", "1, 1)"))],
     "an array may end with a comma": [
@@ -628,7 +629,7 @@ def probes(rng):
     schemas = {
         "an integer": {"type": "integer"},
         "a string": {"type": "string"},
-        "constants": {"enum": ["\u00e9", [1, 2]]},
+        "constants": {"enum": ["\u00e9", [1, 2], {"b": None, "a": True}]},
         "a constant that is none": {"enum": [float("nan")]},
         "two keys": closed(a=flag, b=null),
         "two keys, required turned": closed(["b", "a"], a=flag, b=null),
