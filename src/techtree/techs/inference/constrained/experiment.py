@@ -298,7 +298,7 @@ def plot(numbers: dict):
     distances = np.array([[each[f"{share:g}"] for share in SHARES] for each in numbers["distances"]])
     for each in distances:
         middle.plot(SHARES, each[:, 0], color="C0", alpha=0.3, lw=1)
-    middle.plot(SHARES, distances.mean(axis=0)[:, 0], "C0.-", label="masks from the model given the form")
+    middle.plot(SHARES, distances.mean(axis=0)[:, 0], "C0.-", label="distance from the model given the form")
     middle.plot(SHARES, distances.mean(axis=0)[:, 1], "C1.--", label="probability of the form without masks")
     middle.set(
         xlabel="share of the model that does not know the form", ylabel="probability", ylim=(-0.04, 1.04)
