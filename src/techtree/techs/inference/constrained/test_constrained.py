@@ -326,6 +326,8 @@ SCHEMAS = {
         "enum": [
             1,
             1.5,
+            2.0,
+            1e22,
             True,
             False,
             None,
@@ -438,7 +440,19 @@ f888808080 bf c2c2 f1808041 ef80
 
 
 def test_what_is_no_schema(impl):
-    wrong = [None, True, 3, "string", [], [TEXT], {}, {"type": "any"}, {"type": ["string", "null"]}]
+    wrong = [
+        None,
+        True,
+        3,
+        "string",
+        [],
+        [TEXT],
+        {},
+        {"type": "any"},
+        {"type": ["string", "null"]},
+        {"type": ["string"]},
+        {"type": "object"},
+    ]
     wrong += [{"type": None}, {"type": "number"}, {"const": 1}, {"anyOf": [TEXT]}, {"$ref": "#"}]
     wrong += [
         {"enum": []},
@@ -551,6 +565,7 @@ def check_tables(impl, rng, form):
         [*PIECES, *PIECES],
         [b"a", b"b", b"c", b"d"],
         [b"", b"a"],
+        [],
     ):
         check_table(impl, form, vocabulary)
     for _ in range(6):
@@ -808,6 +823,10 @@ def test_choices_leave_a_way_to_the_end(impl, rng):
                     assert found.dtype.kind == "i"
                     found[:] = 0
                     assert table.choices(state, n_new).tolist() == expected
+    for n in aim.sizes(60, at_most=5000):
+        table = impl.TokenTable(np.array([[0, 1, 2, 3, -1]] * 4), np.array([n - 2, n - 1, n, n + 1]))
+        assert table.choices(0, n).tolist() == [0, 1]
+        assert table.choices(0, 2 * n).tolist() == [0, 1, 2, 3]
 
 
 def test_the_text_before_is_any(impl, rng):
@@ -818,6 +837,9 @@ def test_the_text_before_is_any(impl, rng):
             kept = list(given)
             check_generate(impl, 2.0, table, END, 22, PLAIN, n, given)
             assert list(given) == kept
+    for token in table.choices(0, 99).tolist():
+        for n in (1, *aim.sizes(3, at_most=150)[-2:]):
+            check_generate(impl, 2.0, table, END, 22, PLAIN, n, [token] * n)
     for n in (2, 150):
         wide = rng.integers(len(VOCABULARY), size=(n, 2))
         for ids in (wide[:, 0], wide[:, 1], wide[::-1, 0]):
@@ -834,16 +856,17 @@ def test_only_the_choices_count(impl):
     table = impl.token_masks(
         impl.compile_grammar(("repeat", ("range", 97, 99), 3, 3)), [b"a", b"z", b"b", b"c", b""]
     )
-    for high in (-1e9, 0.0, 50.0, 1e9):
+    as_hot_as_can_be = Sampling(1e308, 0, 1.0, 0.0)
+    for high, low in ((0.0, -1e12), (0.0, -1e300), (-1e9, 0.0), (0.0, 0.0), (50.0, 0.0), (1e9, 0.0)):
 
-        def model(ids, high=high):
-            return Tensor(np.tile([0.0, high, 1.0, 0.5, high], (len(ids), 1)))
+        def model(ids, high=high, low=low):
+            return Tensor(np.tile([0.0, high, 1.0, 0.5, high], (len(ids), 1)) + low)
 
-        for name, settings in SETTINGS.items():
+        for name, settings in {**SETTINGS, "as hot as can be": as_hot_as_can_be}.items():
             rng, theirs = np.random.default_rng(3), np.random.default_rng(3)
             found, expected = impl.constrained_generate(model, [0], 3, table, 4, settings, rng), []
             for _ in range(3):
-                logits = np.array([0.0, -np.inf, 1.0, 0.5, -np.inf])
+                logits = np.array([0.0, -np.inf, 1.0, 0.5, -np.inf]) + low
                 expected.append(draw(distribution(logits, [0, *expected], settings), theirs))
             assert found == expected, name
     assert impl.constrained_generate(model, [0], 3, table, 4, Sampling(temperature=0.0), rng) == [2, 2, 2]
@@ -953,6 +976,8 @@ def test_long_outputs_and_wide_vocabularies(impl, rng):
     for n in aim.sizes(50, at_most=150):
         table = impl.token_masks(impl.compile_grammar(("repeat", A_OR_B, 30, None)), [b"a", b"b", b"", b"ab"])
         check_generate(impl, 0.3, table, 2, n + 30, Sampling(1.0, 2, 1.0, 0.0), n)
+        table = impl.token_masks(impl.compile_grammar(("repeat", A_OR_B, n, n)), [b"a", b"b", b""])
+        assert len(check_generate(impl, 1.0, table, 2, n, PLAIN, 1)) == n
         wide = [*(bytes([97 + i % 2, 97 + i // 2 % 2]) for i in range(n)), b"", b"a"]
         table = impl.token_masks(impl.compile_grammar(("repeat", A_OR_B, 3, 9)), wide)
         check_generate(impl, 1.0, table, n, 9, PLAIN, 5)

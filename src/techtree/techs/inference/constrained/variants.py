@@ -219,6 +219,9 @@ MISTAKES = {
             "row = model(np.array(text)).data[-1]\n                logits = row - 3.0\n                logits[choices] = row[choices]",
         )
     ],
+    "what may not come gets -1e9": [
+        ("np.full(table.next_state.shape[1], -np.inf)", "np.full(table.next_state.shape[1], -1e9)")
+    ],
     "the likeliest is taken, whatever the settings": [
         (_DRAW, "rng.random()\n                token = int(logits.argmax())")
     ],
@@ -684,6 +687,7 @@ def probes(rng):
         "drawn with penalties": generated(
             ("repeat", one, 4, 5), pieces, (1, 4, 1), presence=3.0, repetition=2.0
         ),
+        "drawn from one as good as another": generated(("repeat", one, 2, 5), pieces, temperature=1e12),
         "the likeliest": generated(("repeat", one, 2, 5), pieces, temperature=0.0),
         "too few tokens": generated(("repeat", b"a", 3, 3), pieces, n_new=2),
         "an end that is text": generated(("repeat", one, 2, 3), pieces, end=2),
