@@ -138,14 +138,14 @@ def _first_bytes(state: frozenset[tuple]) -> tuple[list[tuple[int, int, tuple]],
             may_end = True
             continue
         grammar, *then = rest
-        if isinstance(grammar, bytes):
-            grammar = ("sequence", *(("range", byte, byte) for byte in grammar))
-        kind, *parts = grammar
+        kind, parts = "bytes" if isinstance(grammar, bytes) else grammar[0], grammar[1:]
         ways: list[list] = []  # What may stand in place of the grammar.
-        if kind == "range":
+        if kind == "bytes":
+            ways = [[("range", byte, byte) for byte in grammar]]
+        elif kind == "range":
             moves.append((*parts, tuple(then)))
         elif kind == "sequence":
-            ways = [parts]
+            ways = [[*parts]]
         elif kind == "choice":
             ways = [[part] for part in parts]
         else:

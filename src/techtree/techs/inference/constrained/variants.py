@@ -13,10 +13,10 @@ _STEP = "state = int(self.transitions[state, byte]) if state >= 0 else -1"
 _MATCHES = "return state >= 0 and bool(self.is_accepting[state])"
 _CUTS = "for cut in (first, last + 1)"
 _AFTER = "after = frozenset(rest for first, last, rest in moves if first <= low <= last)"
-_BYTES = 'grammar = ("sequence", *(("range", byte, byte) for byte in grammar))'
+_BYTES = 'ways = [[("range", byte, byte) for byte in grammar]]'
 _RANGE = "is_one &= 0 <= low <= high <= 255"
 _MOVE = "moves.append((*parts, tuple(then)))"
-_SEQUENCE = "ways = [parts]"
+_SEQUENCE = "ways = [[*parts]]"
 _CHOICE = 'case ("sequence", *_) | ("choice", _, *_):'
 _WAYS_OF_CHOICE = "ways = [[part] for part in parts]"
 _LIMITS = "is_one &= 0 <= least <= (least if most is None else most)"
@@ -70,11 +70,9 @@ MISTAKES = {
         (_RANGE, "is_one &= 0 <= low <= 255 and 0 <= high <= 255"),
         (_MOVE, "moves += [(*parts, tuple(then))] * (parts[0] <= parts[1])"),
     ],
-    "the empty text is no part of a text": [(_BYTES, f'{_BYTES} if grammar or not then else ("choice",)')],
+    "the empty text is no part of a text": [(_BYTES, f"{_BYTES} if grammar or not then else []")],
     "of bytes the first is enough": [(_BYTES, _BYTES.replace("in grammar", "in grammar[:1]"))],
-    "a sequence is read from its end": [
-        (_SEQUENCE, "ways = [parts if isinstance(rest[0], bytes) else parts[::-1]]")
-    ],
+    "a sequence is read from its end": [(_SEQUENCE, "ways = [[*parts[::-1]]]")],
     "a choice of none is the empty text": [
         (_CHOICE, 'case ("sequence" | "choice", *_):'),
         (_WAYS_OF_CHOICE, f"{_WAYS_OF_CHOICE} or [[]]"),
