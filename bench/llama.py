@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,23 @@ class Llama:
         params.model.path, params.n_ctx, params.port = str(path), n_context, port
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads
         self._server = package.Server(params)
-        self._url = f"http://127.0.0.1:{port}/completion"
+        self._url = f"http://127.0.0.1:{port}"
 
     def write(self, prompt: str | Sequence[int], n_tokens: int, ignore_eos: bool = True) -> Written:
         """Continue a prompt greedily, without what it remembers of others."""
         question = {"prompt": prompt, "n_predict": n_tokens, "ignore_eos": ignore_eos, "return_tokens": True}
-        body = json.dumps(question | {"temperature": 0, "cache_prompt": False}).encode()
-        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            said = json.load(answer)
+        said = self._ask("/completion", question | {"temperature": 0, "cache_prompt": False})
         rates = said["timings"]
         return Written(
             said["tokens"], said["content"], rates["predicted_per_second"], rates["prompt_per_second"]
         )
+
+    def infill(self, question: Mapping[str, object]) -> str:
+        """Answer a question to ``/infill``."""
+        return self._ask("/infill", question)["content"]
+
+    def _ask(self, route: str, question: Mapping[str, object]) -> dict:
+        body = json.dumps(question).encode()
+        request = urllib.request.Request(self._url + route, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
