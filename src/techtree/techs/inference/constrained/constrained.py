@@ -78,8 +78,8 @@ def compile_grammar(grammar: bytes | tuple) -> Automaton:
     ------
     ValueError
         When it is none of these, or a part of it is not, even one of a repetition of no times; when low and
-        high are no whole numbers with ``0 <= low <= high <= 255``; when least and most are none with
-        ``0 <= least <= most``.
+        high are no whole numbers with ``0 <= low <= high <= 255``; when least and most are no whole numbers
+        with ``0 <= least <= most``.
 
     Examples
     --------
@@ -172,13 +172,14 @@ def json_grammar(schema: dict) -> bytes | tuple:
           others, in the order of ``properties``; ``required`` names each of them once, in any order;
         - ``{"type": "array", "items": schema}``, perhaps with ``"maxItems"``, a whole number from 1 on;
         - ``{"type": "string"}``; ``{"type": "boolean"}``; ``{"type": "null"}``;
-        - ``{"type": "integer"}``: perhaps a minus, then 0, or up to 15 digits of which the first is not 0.
+        - ``{"type": "integer"}``: perhaps a minus; then 0, or 1 to 15 digits of which the first is not 0.
 
     Returns
     -------
     bytes | tuple
         Of the JSON texts for which the schema holds, in UTF-8, those that have no blanks between their parts.
-        Values of ``enum`` and keys are written in one way: as `json.dumps` does with ``ensure_ascii=False``.
+        Values of ``enum`` and keys are written in one way: as `json.dumps` does with ``ensure_ascii=False``
+        and ``separators=(",", ":")``.
         In other strings a character stands for itself, if JSON allows that, or is one of the escapes
         ``\" \\ \/ \b \f \n \r \t``; there are no escapes ``\u``.
 
@@ -186,7 +187,7 @@ def json_grammar(schema: dict) -> bytes | tuple:
     ------
     ValueError
         When a schema is none of these, among them: a keyword that is not listed for its kind; a key that is
-        not required, or no string; a value that is not JSON, as NaN.
+        not required, or no string; a value that is not JSON, as NaN or a set.
 
     Examples
     --------
@@ -261,7 +262,7 @@ def token_masks(automaton: Automaton, vocabulary: Sequence[bytes]) -> TokenTable
     Raises
     ------
     ValueError
-        When no tokens make a whole text from state 0 on.
+        When no tokens make a whole text from state 0 on. (The empty text needs none.)
 
     Examples
     --------
@@ -306,7 +307,8 @@ def constrained_generate(
     Parameters
     ----------
     model
-        Maps ids (T,) to logits (T, V). Called without recording gradients, with the whole text so far.
+        Maps ids (T,) to logits (T, V), which are not changed. Called without recording gradients, with the
+        whole text so far.
     ids
         What comes before, at least one token; the form does not concern it. Not changed.
     n_new

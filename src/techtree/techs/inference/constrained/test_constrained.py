@@ -253,6 +253,14 @@ def test_what_is_no_grammar(impl):
     wrong += [("repeat", each, 0, 0) for each in ("a", ("range", 2, 1), ("choice",), [b"a"])]
     wrong += [("choice", ("range", 97, 98), ("range", 97.0, 98.0)), ("choice", b"a", bytearray(b"a"))]
     wrong += [("repeat", b"a", -2, -1), ("repeat", b"a", 1, "2"), ("repeat", b"a", 1, 2, 3), (b"a", b"b")]
+    wrong += [("repeat", b"a", 0, 2.0), ("repeat", b"a", 2.0, None), ("repeat", ("sequence", "a"), 0, 0)]
+    wrong += [("repeat", ("choice", ("sequence", b"a", ("range", 3, 2))), 0, 0), ({}, b"a"), ([], b"a"), (1,)]
+    for good in (
+        ("range", 0, 1),
+        ("repeat", b"a", 0, 1),
+    ):  # Kept by equality, these would be 0.0 and 1.0, too.
+        impl.compile_grammar(good)
+        wrong += [(*good[:-1], 1.0)]
     for each in wrong:
         for around in (each, ("sequence", b"a", each), ("choice", b"a", each), ("repeat", each, 1, 2)):
             battery.refuses(impl.compile_grammar, around)
@@ -462,6 +470,7 @@ def test_what_is_no_schema(impl):
         {"enum": [1], "type": "integer"},
     ]
     wrong += [{"enum": [float("nan")]}, {"enum": [1, float("inf")]}, {"enum": [[float("-inf")]]}]
+    wrong += [{"enum": [{1}]}, {"enum": [1, b"a"]}, {"enum": [[object()]]}]
     wrong += [{"enum": [b"a"]}, {"enum": [1, object()]}, {"enum": [{1, 2}]}, {"enum": ["a\udfff"]}]
     wrong += [closed(**{"\ud800": NULL}), {"type": "object", "properties": {}}, {"properties": {}}]
     wrong += [{"type": "object", "properties": [], "required": []}, {"type": "object", "required": []}]
@@ -469,6 +478,9 @@ def test_what_is_no_schema(impl):
         {**closed(a=TEXT, b=TEXT), "required": each} for each in (["a"], [], "ab", None, ["a", "b", "c"])
     ]
     wrong += [{**closed(a=TEXT, b=TEXT), "required": each} for each in (["a", "b", "b"], ["a", "b", 1])]
+    wrong += [
+        {**closed(a=TEXT, b=TEXT), "required": each} for each in ([["a"], "b"], [{}, "a"], [["a", "b"]])
+    ]
     wrong += [{"type": "object", "properties": {key: NULL}, "required": [key]} for key in (1, None, True)]
     wrong += [{**closed(a=TEXT), "required": ["b"]}, {**closed(), "required": ["a"]}, {**closed(), "x": 1}]
     wrong += [{**closed(a=TEXT), "additionalProperties": each} for each in (True, False, None)]
@@ -741,8 +753,13 @@ def test_a_single_choice_needs_no_model(impl):
 def test_what_generation_refuses(impl, rng):
     table = impl.token_masks(impl.compile_grammar(("repeat", b"a", 3, None)), [b"a", b"b", b"", b"aa"])
     model = Scores(4)
+    forced = impl.token_masks(impl.compile_grammar(b"ab"), [b"a", b"b", b"", b"aa"])
+    empty = impl.token_masks(impl.compile_grammar(b""), [b"a", b"b", b"", b"aa"])
     for ids in ([], (), np.zeros(0, int)):
         battery.refuses(impl.constrained_generate, model, ids, 5, table, 2, PLAIN, rng)
+        battery.refuses(impl.constrained_generate, model, ids, 5, forced, 2, PLAIN, rng)
+        for n_new in (0, 1):
+            battery.refuses(impl.constrained_generate, model, ids, n_new, empty, 2, PLAIN, rng)
     for n_new in (-1, 0, 1):
         battery.refuses(impl.constrained_generate, model, [0], n_new, table, 2, PLAIN, rng)
     for end in (0, 3):
@@ -756,6 +773,59 @@ def test_what_generation_refuses(impl, rng):
         impl.compile_grammar(("sequence", b"a", ("repeat", b"b", 0, 1))), [b"a", b"b", b""]
     )
     battery.refuses(impl.constrained_generate, model, [0], 5, late, 1, PLAIN, rng)
+    late = impl.token_masks(
+        impl.compile_grammar(("sequence", ("choice", b"a", b"c"), ("repeat", b"b", 0, 1))),
+        [b"a", b"b", b"", b"c"],
+    )
+    model = Scores(4)  # It would be asked whether a or c.
+    battery.refuses(impl.constrained_generate, model, [0], 5, late, 1, PLAIN, rng)
+    assert model.texts == []
+
+
+def test_where_a_text_may_end_at_once(impl):
+    table = impl.token_masks(impl.compile_grammar(("repeat", A_OR_B, 0, None)), [b"a", b"b", b""])
+    lengths = {len(check_generate(impl, 0.2, table, 2, 9, PLAIN, seed)) for seed in range(12)}
+    assert 0 in lengths
+    assert len(lengths) > 2
+    table = impl.token_masks(impl.compile_grammar(A_OR_B), [b"a", b"b", b""])
+    for n_new in (1, 7, 40, 300):
+        assert len(check_generate(impl, 1.0, table, 2, n_new, PLAIN, n_new)) == 1
+
+
+def test_a_model_that_never_ends_is_ended_at_any_limit(impl):
+    table = impl.token_masks(
+        impl.compile_grammar(("sequence", ("repeat", b"a", 0, None), b"b")), [b"a", b"b", b""]
+    )
+
+    def model(ids):
+        return Tensor(np.tile([9.0, 0.0, 9.0], (len(ids), 1)))
+
+    for n_new in (1, 2, 130, 260):
+        found = impl.constrained_generate(
+            model, [0], n_new, table, 2, SETTINGS["greedy"], np.random.default_rng(0)
+        )
+        assert found == [0] * (n_new - 1) + [1]
+
+
+def test_the_models_answers_are_kept_and_are_no_numbers_only_where_none_may_come(impl, rng):
+    table = impl.token_masks(impl.compile_grammar(("repeat", A_OR_B, 3, 3)), [b"a", b"b", b"", b"c"])
+    for dtype in (np.float32, np.float64):
+        logits = Tensor(np.array([[0.0, 1.0, 2.0, np.nan]], dtype))
+        kept = logits.data.copy()
+        found = impl.constrained_generate(lambda ids: logits, [0], 3, table, 2, SETTINGS["greedy"], rng)  # noqa: B023
+        assert found == [1, 1, 1]
+        assert np.array_equal(logits.data, kept, equal_nan=True)
+    for wrong in ([np.nan, 1.0, 2.0, 0.0], [-np.inf, -np.inf, 2.0, 0.0]):
+        battery.refuses(
+            impl.constrained_generate,
+            lambda ids: Tensor(np.array([wrong])),  # noqa: B023
+            [0],
+            3,
+            table,
+            2,
+            PLAIN,
+            rng,
+        )
 
 
 def test_another_machine_and_day_change_nothing(impl):
@@ -948,6 +1018,9 @@ def test_tables_of_any_automaton(impl, rng):
                 vocabulary = [bytes(rng.integers(256, size=n).tolist()) for n in rng.integers(4, size=20)]
                 for n_tokens in (1, 4, 20):
                     check_table(impl, impl.Automaton(table, is_end), vocabulary[:n_tokens])
+    from_5_to_250 = impl.compile_grammar(("repeat", ("range", 5, 250), 1, None))
+    for order in (1, -1):  # As many tokens as bytes: the table is as large as the automaton.
+        check_table(impl, from_5_to_250, [bytes([byte]) for byte in range(256)[::order]])
     for dtype in (np.int8, np.int16, np.int32, np.int64):
         table = rng.integers(-1, 3, size=(3, 256)).astype(dtype)
         check_table(impl, impl.Automaton(table, np.array([False, False, True])), [b"ab", b"x", b"yz", b""])
@@ -955,21 +1028,15 @@ def test_tables_of_any_automaton(impl, rng):
         chain = np.full((n + 1, 256), -1)
         chain[np.arange(n), 97] = np.arange(1, n + 1)
         form = impl.Automaton(chain, np.arange(n + 1) == n)
-        table = impl.token_masks(form, [b"a"])
+        table = check_table(impl, form, [b"a"])
         assert table.n_left.tolist() == [*range(n, -1, -1)]
         assert table.next_state[:, 0].tolist() == [*range(1, n + 1), -1]
-        table = impl.token_masks(form, [b"a" * n, b"aaa", b"a", b"", b"a" * (n + 1)])
-        assert table.next_state[:4].tolist() == [
-            [n if i == 0 else -1, i + 3, i + 1, -1, -1] for i in range(4)
-        ]
-        assert table.n_left.tolist() == [1, *((n - i) // 3 + (n - i) % 3 for i in range(1, n + 1))]
-    form = impl.compile_grammar(("repeat", ("range", 5, 250), 1, None))
+        check_table(impl, form, [b"a" * n, b"aaa", b"a", b"", b"a" * (n + 1)])
     for n in aim.sizes(300, at_most=2000):
         many = [bytes([each % 256, 5 + each // 256]) for each in range(n)]
-        found = impl.token_masks(form, many).next_state
-        expected = [0 if 5 <= one <= 250 else -1 for one, _ in many]
-        assert (found[0] >= 0).tolist() == [each == 0 for each in expected]
-        assert np.array_equal(found[0], found[1])
+        table = check_table(impl, from_5_to_250, many)
+        if table is not None:
+            assert (table.next_state[0] >= 0).tolist() == [5 <= one <= 250 for one, _ in many]
 
 
 def test_long_outputs_and_wide_vocabularies(impl, rng):
@@ -1002,17 +1069,36 @@ def test_grammars_of_any_size(impl, rng):
                 False,
                 False,
             )
-        several = [bytes([byte % 256, byte // 256]) for byte in range(10 * n)]
+        several = [bytes([byte % 256, byte // 256]) for byte in range(2 * n)]
         alike = [word[::-1] for word in several]  # Many at a time may be to be read after the first byte.
         for words in (several, alike):
             form = impl.compile_grammar(("choice", *words))
             assert all(map(form.matches, words))
-        assert not form.matches(bytes([10 * n // 256, 10 * n % 256]))
+        assert not form.matches(bytes([2 * n // 256, 2 * n % 256]))
         for least, most in ((n, n), (0, n), (n, None)):
             form = impl.compile_grammar(("repeat", b"x", least, most))
             for times in {0, abs(least - 1), least, n - 1, n, n + 1, 2 * n + 2}:
                 assert form.matches(b"x" * times) == (least <= times and (most is None or times <= most))
         assert form.matches(b"x" * 9 * n)
+    for n in range(240, 262):
+        word = bytes([97 + n % 3]) * n
+        form = impl.compile_grammar(word)
+        assert form.matches(word)
+        assert not any(map(form.matches, (word[1:], word + word[:1], word[1:] + b"z", b"z" + word[1:])))
+        assert (form.transitions[:, ord("z")] == -1).all()
+    form = impl.compile_grammar(("repeat", b"x", 0, 300))
+    assert [form.matches(b"x" * n) for n in (254, 255, 256, 257, 300, 301)] == [True] * 5 + [False]
+    for grammar in (b"", b"a", ("repeat", b"a", 0, None), ("range", 0, 255)):
+        first = impl.compile_grammar(grammar)
+        kept = first.transitions.copy(), first.is_accepting.copy()
+        first.transitions[:], first.is_accepting[:] = 0, False
+        second = impl.compile_grammar(grammar)
+        assert np.array_equal(second.transitions, kept[0])
+        assert np.array_equal(second.is_accepting, kept[1])
+    form = impl.compile_grammar(("repeat", A_OR_B, 0, None))
+    for n in (5000, 70_000):
+        assert form.matches(b"ab" * n)
+        assert not form.matches(b"ab" * n + b"c")
     deep = b"a"
     for _ in range(max(aim.sizes(30, at_most=60))):
         deep = ("choice", ("sequence", deep))
@@ -1027,11 +1113,12 @@ def test_schemas_of_any_size(impl, rng):
         digits = "".join(rng.choice(list("123456789"), size=n))
         assert accepts(WHOLE, digits) == accepts(WHOLE, f"-{digits}") == (n <= 15)
         assert not accepts(WHOLE, f"0{digits}")
-    for n in aim.sizes(3, 20, at_most=120):
+    for n in (*aim.sizes(3, 20, at_most=120), 300):
         names = {f"k{i}": {"enum": [i % 10]} for i in range(n)}
         text = written({key: each["enum"][0] for key, each in names.items()})
         assert accepts(closed(**names), text)
         assert not accepts(closed(**names), text.replace('"k1":', '"k0":'))
+    for n in aim.sizes(3, 20, at_most=120):
         values = [f"{i}v" for i in range(n)]
         assert all(accepts({"enum": values}, written(each)) for each in (*values[:2], *values[-2:]))
         assert not accepts({"enum": values}, f'"{n}v"')
