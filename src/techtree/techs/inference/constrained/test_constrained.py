@@ -470,7 +470,10 @@ def test_what_is_no_schema(impl):
         {"enum": [1], "type": "integer"},
     ]
     wrong += [{"enum": [float("nan")]}, {"enum": [1, float("inf")]}, {"enum": [[float("-inf")]]}]
-    wrong += [{"enum": [{1}]}, {"enum": [1, b"a"]}, {"enum": [[object()]]}]
+    wrong += [{"enum": [{1}]}, {"enum": [1, b"a"]}, {"enum": [[object()]]}, {"enum": [{"\ud800": 1}]}]
+    wrong += [
+        {**each, key: 3} for each in (TEXT, WHOLE, FLAG, NULL) for key in ("maxItems", "items", "required")
+    ]
     wrong += [{"enum": [b"a"]}, {"enum": [1, object()]}, {"enum": [{1, 2}]}, {"enum": ["a\udfff"]}]
     wrong += [closed(**{"\ud800": NULL}), {"type": "object", "properties": {}}, {"properties": {}}]
     wrong += [{"type": "object", "properties": [], "required": []}, {"type": "object", "required": []}]
@@ -1086,6 +1089,23 @@ def test_grammars_of_any_size(impl, rng):
         assert form.matches(word)
         assert not any(map(form.matches, (word[1:], word + word[:1], word[1:] + b"z", b"z" + word[1:])))
         assert (form.transitions[:, ord("z")] == -1).all()
+    for least in (200, 256, 300):
+        form = impl.compile_grammar(("repeat", b"x", least, None))
+        assert [form.matches(b"x" * n) for n in (0, least - 1, least, 2 * least)] == [
+            False,
+            False,
+            True,
+            True,
+        ]
+    body = b"ab"
+    for one, other in (((3, 5), (0, 5)), ((1, 3), (1, 4)), ((2, None), (0, None)), ((0, 2), (0, None))):
+        form = impl.compile_grammar(
+            ("choice", ("repeat", body, *one), ("sequence", b"z", ("repeat", body, *other)))
+        )
+        for start, (least, most) in ((b"", one), (b"z", other)):
+            for n in range(8):
+                is_in = least <= n <= (n if most is None else most)
+                assert form.matches(start + body * n) == is_in
     form = impl.compile_grammar(("repeat", b"x", 0, 300))
     assert [form.matches(b"x" * n) for n in (254, 255, 256, 257, 300, 301)] == [True] * 5 + [False]
     for grammar in (b"", b"a", ("repeat", b"a", 0, None), ("range", 0, 255)):
@@ -1128,6 +1148,11 @@ def test_schemas_of_any_size(impl, rng):
             for times in {0, 1, n - 1, n, n + 1, 2 * n + 3}:
                 is_in = times <= limits.get("maxItems", times)
                 assert accepts(several({"enum": [7]}, **limits), written([7] * times)) == is_in
+    for value in (-0.0, 12345678901234567890, -(2**63) - 1, 1e300, 0.1, [-0.0, 2**53 + 1]):
+        assert accepts({"enum": [value]}, written(value))
+        assert not accepts({"enum": [value]}, written(value) + "0")
+    assert not accepts({"enum": [-0.0]}, "0.0")
+    assert not accepts({"enum": [2**60 + 1]}, str(2**60))
     deep = NULL
     for n in range(max(aim.sizes(12, at_most=30))):
         deep = closed(a=deep) if n % 2 else several(deep, maxItems=1)

@@ -408,6 +408,7 @@ def _among_the_choices(model, ids, n_new, table, end, settings: Sampling, rng):
         if len(choices) > 1:
             with no_grad():
                 logits = model(np.array(text)).data[-1]
+            logits = np.where(np.isin(np.arange(len(logits)), choices), logits, 0)
             logits = penalize(logits, text, settings.repetition, settings.presence, settings.frequency)
             p = probabilities(
                 logits[choices], settings.temperature, settings.top_k, settings.top_p, settings.min_p
