@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
 from techtree.tree.graph import Tree, load_tree
-from techtree.tree.ordering import Joined, Row, Slot, joined_slots, keep_order, ordered_rows, search
+from techtree.tree.ordering import (
+    Joined,
+    Row,
+    Slot,
+    joined_slots,
+    keep_order,
+    ordered_rows,
+    rows_by_box,
+    search,
+)
 
 BOX_WIDTH, BOX_HEIGHT = 132, 28
 GAP, TRUNK, TRACK = 12, 9, 7
@@ -151,11 +160,10 @@ def _columns(rows: Sequence[Row], segments: Sequence[Joined]) -> tuple[list[dict
     blocks = _blocks(rows, segments, width)
     room = _room(rows, blocks, width)
     assert room is not None
-    kept: dict[int, list[int]] = {block: [] for block in room.order}
+    kept: dict[int, list[int]] = {}
     for row, at in zip(rows, blocks, strict=True):
-        for slot in at:
-            if slot in row.x:
-                kept[at[slot]].append(row.x[slot])
+        for slot in at.keys() & row.x.keys():
+            kept.setdefault(at[slot], []).append(row.x[slot])
     near: dict[int, list[int]] = {block: [] for block in room.order}
     for index, joined in enumerate(segments):
         for a, b in joined:
@@ -164,7 +172,7 @@ def _columns(rows: Sequence[Row], segments: Sequence[Joined]) -> tuple[list[dict
                 near[u].append(v)
                 near[v].append(u)
     x = {block: (room.least[block] + room.most[block]) / 2 for block in room.order}
-    home = {block: statistics.median_low(places) for block, places in kept.items() if places}
+    home = {block: statistics.median_low(places) for block, places in kept.items()}
     for _ in range(SWEEPS):
         aim = {b: sum(x[n] for n in near[b]) / len(near[b]) if near[b] else x[b] for b in x} | home
         aim = {b: min(max(aim[b], room.least[b]), room.most[b]) for b in x}
@@ -312,7 +320,7 @@ def _crossings_of(order: Sequence[Net]) -> int:
 
 def _draw_lines(tree: Tree, found: Layout, rows: Sequence[Row], xs: Sequence[dict[Slot, int]]) -> None:
     """Make the polylines: each net from its source to each target, and trunks through their rows."""
-    row_of = {name: index for index, row in enumerate(rows) for name, is_box in row.slots if is_box}
+    row_of = rows_by_box(rows)
 
     def below(name: str, index: int) -> tuple[str, ...]:
         return tuple(later.id for later in tree.leads_to(name) if row_of[later.id] > index)

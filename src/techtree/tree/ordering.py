@@ -49,6 +49,11 @@ class Row:
         return [name for name, is_box in self.slots if is_box]
 
 
+def rows_by_box(rows: Sequence[Row]) -> dict[str, int]:
+    """Return the number of the row in which each technology's box stands."""
+    return {name: index for index, row in enumerate(rows) for name in row.boxes}
+
+
 def _rows_of(tree: Tree) -> list[Row]:
     """Return the rows with their boxes: in an era by the longest way, few enough for a row."""
     depth: dict[str, int] = {}
@@ -69,7 +74,7 @@ def _rows_of(tree: Tree) -> list[Row]:
 
 def _add_trunks(tree: Tree, rows: Sequence[Row]) -> None:
     """Add the trunks that pass through each row: between a technology and the last that it leads to."""
-    where = {name: index for index, row in enumerate(rows) for name in row.boxes}
+    where = rows_by_box(rows)
     for name, start in where.items():
         last = max((where[later.id] for later in tree.leads_to(name)), default=start)
         for row in rows[start + 1 : last]:
@@ -262,7 +267,7 @@ def ordered_rows(tree: Tree) -> list[Row]:
         for row in read_order(tree.root)
     ]
     rows = [row for row in kept if row.slots]
-    known = {name for row in rows for name in row.boxes}
+    known = rows_by_box(rows)
     new = [tech for tech in tree.technologies if tech.id not in known]
     if not rows or not all(_take_in(tree, tech, rows) for tech in new) or not _lead_down(tree, rows):
         return search(tree)
@@ -282,7 +287,7 @@ def ordered_rows(tree: Tree) -> list[Row]:
 
 def _take_in(tree: Tree, tech: Technology, rows: list[Row]) -> bool:
     """Put a technology into a row below what it stands on, or into a new one; False where neither goes."""
-    row_of = {name: index for index, row in enumerate(rows) for name in row.boxes}
+    row_of = rows_by_box(rows)
     rank = {era.id: place for place, era in enumerate(tree.eras)}
     first = 1 + max((row_of[need.tech] for need in tech.requires if need.tech in row_of), default=-1)
     last = min(
@@ -301,7 +306,7 @@ def _take_in(tree: Tree, tech: Technology, rows: list[Row]) -> bool:
 
 def _lead_down(tree: Tree, rows: Sequence[Row]) -> bool:
     """Return whether all stand below what they stand on, each in its era."""
-    row_of = {name: index for index, row in enumerate(rows) for name in row.boxes}
+    row_of = rows_by_box(rows)
     edges = [(need.tech, tech.id) for tech in tree.technologies for need in tech.requires]
     return all(row_of[a] < row_of[b] for a, b in edges if a in row_of) and all(
         tree[name].era == rows[index].era for name, index in row_of.items()
