@@ -110,3 +110,13 @@ def tiny_model_folder(tiny_model, tiny_tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny" / "model"
     save_pretrained(folder, tiny_model, tiny_tokenizer)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let PyTorch take one thread: with matrices this small, more would only wait for each other."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

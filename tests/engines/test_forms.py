@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 
 from lm.decoder_in_c import needs_decoder  # noqa: E402 - where there is PyTorch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPT = "def add(a, b):\n    total = a + b\n    return total\n"
 ANY_TEXT = Form("gbnf", "root ::= .*")
 SMALL_FORM = Form(
@@ -31,14 +33,6 @@ def is_small(text):
         and isinstance(value["on"], bool)
         and value["n"] in (1, 20, 300)
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +134,10 @@ def test_a_form_between_prefix_and_suffix_is_not_cut(engine):
     assert (result.text, result.stop) == ("1,\n2\n)\n```", "end_of_text")
 
 
-def test_a_form_in_a_chat(tiny_model, tiny_tokenizer, tmp_path):
+def test_a_form_in_a_chat(chatting_folder):
     from techtree.engines.torch_engine import TorchEngine
-    from techtree.lm.formats.huggingface import save_pretrained
 
-    save_pretrained(tmp_path, tiny_model, tiny_tokenizer)
-    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}:")
-    chatting = TorchEngine.load(tmp_path)
+    chatting = TorchEngine.load(chatting_folder)
     request = ChatRequest((Message("user", "hello"),), form=Form("json_schema", '{"const": {"a": null}}'))
     assert json.loads(chatting.chat(request).text) == {"a": None}
     assert chatting.chat(request).text == chatting.chat(request).text

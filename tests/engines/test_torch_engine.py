@@ -19,13 +19,7 @@ TIMEOUT_S = 30
 SOURCE = "def add(a, b):\n    total = a + b\n    return total\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """More would only wait for each other, with matrices this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +47,6 @@ def test_it_answers(engine):
 
 
 CHAT = (Message("user", "hello<|endoftext|>"),)
-
-
-@pytest.fixture(scope="module")
-def chatting_folder(tiny_model, tiny_tokenizer, tmp_path_factory):
-    """The tiny model with a template for chats."""
-    from techtree.lm.formats.huggingface import save_pretrained
-
-    folder = tmp_path_factory.mktemp("chats") / "tiny"
-    save_pretrained(folder, tiny_model, tiny_tokenizer)
-    (folder / "chat_template.jinja").write_text(
-        "{% for m in messages %}<file_sep>{{ m.role }}:{{ m.content }}<|endoftext|>{% endfor %}a:"
-    )
-    return folder
 
 
 def test_a_chat(chatting_folder):

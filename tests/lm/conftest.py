@@ -1,12 +1,8 @@
-"""One thread for matrices this small: more only wait for each other, on a busy machine for long."""
+"""What all tests of the product's language models have in common."""
 
 import pytest
-import torch
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def one_thread_in_every_module(one_thread):
+    """PyTorch takes one thread, as `one_thread` says."""
