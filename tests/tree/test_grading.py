@@ -112,6 +112,39 @@ def test_a_right_version_is_green_whatever_it_prints(package):
     assert report.n_lines > 3
 
 
+LEFT_WITHIN = """
+import math
+
+def within():
+    math.is_off = True
+    try:
+        yield
+    finally:
+        del math.is_off
+
+def stays_within(x):
+    half_way = within()
+    next(half_way)
+    return half_way.throw  # which holds the generator
+
+MISTAKES |= {"stays within": {"double": stays_within}}
+"""
+
+
+def test_what_a_wrong_version_leaves_half_way_is_ended_before_the_next(package):
+    """The failure's traceback keeps it alive, and the right versions come next."""
+    folder = package / "techtree" / "techs" / "ground" / "aside"
+    with (folder / "variants.py").open("a", encoding="utf-8") as file:
+        file.write(LEFT_WITHIN)
+    (folder / "test_aside.py").write_text(
+        "import math\n\n\ndef test_double(impl):\n    assert not hasattr(math, 'is_off')\n"
+        "    found = impl.double(3)\n    assert found == 6\n",
+        encoding="utf-8",
+    )
+    tech = load_tree(package / "techtree" / "techs")["aside"]
+    assert grading.grade(tech).problems() == []
+
+
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_trick_is_told_and_never_green(package, trick):
     source, told = TRICKS[trick]

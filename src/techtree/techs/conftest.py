@@ -7,6 +7,7 @@ the stub and the mistakes; `--subjects=FILE` judges a file. `techtree.tree.gradi
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import signal
@@ -164,7 +165,6 @@ class Reporter:
         self.refused: set[str] = set()
         self.costs: dict[tuple[str, str], float] = {}
         self.n_done = 0
-        self.is_last = False
         self.n_told = 0
         self.watch: confinement.Watch | None = None
         self.seal: confinement.Seal | None = None
@@ -227,18 +227,17 @@ class Reporter:
         Wrong versions meet the tests that ours went through fastest first. The order among what is to come is
         changed in place, in the list that pytest walks along.
         """
-        judged, items = _subject_of(item), item.session.items
-        self.is_last = nextitem is None or _subject_of(nextitem) is not judged
         done = yield
         self.n_done += 1
-        rest = self.n_done
+        judged, items, rest = _subject_of(item), item.session.items, self.n_done
         if judged is None:
             return done
-        if judged.name == "own" and self.is_last:
-            place = {key: at for at, key in enumerate(dict.fromkeys(map(_group, items[rest:])))}
-            items[rest:] = sorted(items[rest:], key=lambda each: (place[_group(each)], self._cost(each)))
+        if judged.name == "own" and (nextitem is None or _subject_of(nextitem) is not judged):
+            groups = itertools.groupby(items[rest:], _group)
+            items[rest:] = [each for _, group in groups for each in sorted(group, key=self._cost)]
         if judged.name in self.refused and not judged.should_pass:
             items[rest:] = [each for each in items[rest:] if _subject_of(each) is not judged]
+            _let_go()
         return done
 
     def _cost(self, item) -> float:
@@ -257,9 +256,7 @@ class Reporter:
         verdict = "skipped" if report.skipped else "failed" if report.failed else "passed"
         why = _first_line(call.excinfo) if call.excinfo else ""
         facts = _facts(item, call.excinfo, self.file) if call.excinfo and self.file else []
-        # Of our own versions it is enough to look once: it takes longer than most tests.
-        is_due = self.seal and verdict != "skipped" and (self.file is not None or self.is_last)
-        if is_due and self.seal and (exchanged := self.seal.broken()):
+        if verdict != "skipped" and self.seal and (exchanged := self.seal.broken()):
             verdict, why, facts = "failed", f"exchanges {exchanged}, on which the verdict stands", []
         if verdict == "failed":
             self.refused.add(judged.name)
@@ -340,6 +337,17 @@ def _facts(item, excinfo, file: Path) -> list[str]:
 def _statement(entry) -> str:
     """Return the line of a traceback's entry; nothing where there is none, as in a generated ``__init__``."""
     return str(entry.statement).strip() if entry.frame.code.fullsource else ""
+
+
+def _let_go() -> None:
+    """End what the traceback of the last failure keeps alive: a generator within `no_grad`, say.
+
+    The next version would run with gradients switched off, and be refused for it.
+    """
+    for name in ("last_exc", "last_traceback", "last_type", "last_value"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    gc.collect()
 
 
 def _group(item) -> tuple[str, str]:

@@ -22,6 +22,22 @@ def ask(probes: Mapping[str, Callable], module: object) -> dict[str, object]:
     return found
 
 
+def told(call: Callable) -> Callable:
+    """Return a probe that answers with the name of what is raised, every kind of `ValueError` being one.
+
+    >>> told(lambda impl: 1 / impl)(0), told(lambda impl: b"".fromhex(impl))("g")
+    ('ZeroDivisionError', 'ValueError')
+    """
+
+    def probe(impl: object) -> object:
+        try:
+            return call(impl)
+        except Exception as error:
+            return "ValueError" if isinstance(error, ValueError) else type(error).__name__
+
+    return probe
+
+
 def plain(value: object) -> object:
     """Return a value as data that JSON can hold.
 

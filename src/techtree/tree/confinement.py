@@ -9,7 +9,7 @@ nobody but himself; the outcome is decided in another process (`techtree.tree.gr
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -214,12 +214,12 @@ class Seal:
     """
 
     def __init__(self, more: Iterable[ModuleType] = ()) -> None:
-        guarded = [sys.modules[name] for name in GUARDED if name in sys.modules]
-        # The objects are kept, so that no other can take the place of one at the same address.
-        self._kept = {
-            place: (owner, value) for module in [*guarded, *more] for place, owner, value in _parts(module)
-        }
         self._modules = {name: sys.modules[name] for name in GUARDED if name in sys.modules}
+        # The objects are kept, so that no other can take the place of one at the same address.
+        self._kept: dict[int, tuple[ModuleType | type, Mapping[str, object], dict[str, object]]] = {}
+        for module in [*self._modules.values(), *more]:
+            for owner, name, value in _parts(module):
+                self._kept.setdefault(id(owner), (owner, vars(owner), {}))[2][name] = value
 
     def broken(self) -> str:
         """Return the dotted name of something that was exchanged, or an empty string; it is put back."""
@@ -228,20 +228,21 @@ class Seal:
             if sys.modules.get(name) is not module:
                 sys.modules[name] = module
                 found = found or name
-        for (_, name), (owner, value) in self._kept.items():
-            if vars(owner).get(name, self) is not value:
-                setattr(owner, name, value)
-                found = found or f"{getattr(owner, '__module__', None) or owner.__name__}.{name}"
+        for owner, now, kept in self._kept.values():
+            for name, value in kept.items():
+                if now.get(name, self) is not value:
+                    setattr(owner, name, value)
+                    found = found or f"{getattr(owner, '__module__', None) or owner.__name__}.{name}"
         return found
 
 
-def _parts(module: ModuleType) -> Iterator[tuple[tuple[int, str], ModuleType | type, object]]:
+def _parts(module: ModuleType) -> Iterator[tuple[ModuleType | type, str, object]]:
     """Give what a module holds, and what its own classes hold."""
     for name, value in list(vars(module).items()):
         if name.startswith("__") and name not in ("__import__", "__build_class__"):
             continue
-        yield (id(module), name), module, value
+        yield module, name, value
         if isinstance(value, type) and value.__module__.startswith(("_pytest", "techtree")):
             for inner, part in list(vars(value).items()):
                 if not inner.startswith("__") or inner in ("__init__", "__call__", "__eq__"):
-                    yield (id(value), inner), value, part
+                    yield value, inner, part

@@ -9,6 +9,7 @@ from techtree.techs.autodiff.tensor_autodiff import Tensor
 from techtree.techs.inference.sampling import Sampling
 from techtree.techs.transformer.llama_block import Llama, LlamaConfig
 from techtree.techs.transformer.rope import RopeScaling
+from techtree.tree.answers import told
 
 _SIZES = "if type(each) is not int or each < 1:"
 _SHAPE = "shape = (config.n_layers, n_blocks, config.n_kv_heads, block_size, config.head_width)"
@@ -403,15 +404,6 @@ def probes(rng):
             each.data[...] = numbers[start : start + each.data.size].reshape(each.shape)
             start += each.data.size
         return model
-
-    def told(call):
-        def probe(impl):
-            try:
-                return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
 
     def tried(call, *arguments):
         try:

@@ -8,6 +8,7 @@ import numpy as np
 
 from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
 from techtree.techs.inference.sampling import Sampling, draw, penalize, probabilities
+from techtree.tree.answers import told
 
 _STEP = "state = int(self.transitions[state, byte]) if state >= 0 else -1"
 _MATCHES = "return state >= 0 and bool(self.is_accepting[state])"
@@ -536,15 +537,6 @@ def _texts():
 def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
 
-    def answer(call):
-        def probe(impl):
-            try:
-                return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
-
     words = [
         b"",
         b"a",
@@ -570,7 +562,7 @@ def probes(rng):
             form = impl.compile_grammar(grammar)
             return "".join("01"[bool(form.matches(word))] for word in words)
 
-        return answer(call)
+        return told(call)
 
     def accepts(schema):
         def call(impl):
@@ -581,7 +573,7 @@ def probes(rng):
             form = impl.compile_grammar(grammar)
             return "".join("01"[bool(form.matches(text))] for text in _texts())
 
-        return answer(call)
+        return told(call)
 
     def table(grammar, *vocabulary):
         def call(impl):
@@ -598,7 +590,7 @@ def probes(rng):
                 after,
             ]
 
-        return answer(call)
+        return told(call)
 
     def generated(grammar, vocabulary, ids=(1, 1), n_new=6, end=0, **numbers):
         def call(impl):
@@ -612,7 +604,7 @@ def probes(rng):
                 said.append([round(drawn.random(), 9)])
             return [said, model.asked, any(model.recorded)]
 
-        return answer(call)
+        return told(call)
 
     one = ("range", 97, 98)
     star = ("repeat", one, 0, None)
@@ -646,7 +638,7 @@ def probes(rng):
     }
     pieces = [b"", b"a", b"b", b"ab", b"bb"]
     return {
-        "steps": answer(walked),
+        "steps": told(walked),
         "a range": read(("sequence", ("range", 97, 98), ("repeat", b"a", 0, 1))),
         "a range of many": read(("range", 97, 100)),
         "a range that falls": read(("choice", b"a", ("range", 98, 97))),
@@ -667,7 +659,7 @@ def probes(rng):
         "no times": read(("choice", b"a", ("repeat", b"a", 3, 2))),
         "no times of what is no grammar": read(("choice", b"a", ("repeat", ("range", 98, 97), 0, 0))),
         "a list": read(("choice", b"a", ["range", 97, 98])),
-        "high bytes": answer(
+        "high bytes": told(
             lambda impl: impl.compile_grammar(("choice", b"\xc3\xa9", b"a")).matches(b"\xc3\xa9")
         ),
         **{f"JSON: {label}": accepts(schema) for label, schema in schemas.items()},

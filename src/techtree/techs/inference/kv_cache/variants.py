@@ -10,6 +10,7 @@ from techtree.techs.autodiff.tensor_autodiff import Tensor, no_grad
 from techtree.techs.inference.sampling import Sampling
 from techtree.techs.transformer.llama_block import Llama, LlamaConfig
 from techtree.techs.transformer.rope import RopeScaling, rotate, rotation
+from techtree.tree.answers import told
 
 _MAX_LEN = "if type(max_len) is not int or max_len < 1:"
 _SHAPE = "shape = (config.n_layers, config.n_kv_heads, max_len, config.head_width)"
@@ -543,15 +544,6 @@ def probes(rng):
             each.data[...] = numbers[start : start + each.data.size].reshape(each.shape)
             start += each.data.size
         return model
-
-    def told(call):
-        def probe(impl):
-            try:
-                return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
 
     def text(
         cuts=(0, 3, 4, 6), kept=np.float64, dtype=np.float64, is_held=False, room=8, behind=7.0, **changes

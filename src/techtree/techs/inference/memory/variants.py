@@ -5,6 +5,8 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
+from techtree.tree.answers import told
+
 _BEGIN = "tokens: list[int] = []"
 _TEXT = "tokens += [*own, BOUNDARY]"
 _OWN = "            _require_tokens(own)\n"
@@ -533,16 +535,6 @@ def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
     texts = [[5, 6, 5, 7], [5, 6], [], [2, 5, 6, 5, 8, 5, 6, 9]]
     ten = [*range(20, 30)]
-
-    def told(call):
-        def probe(impl):
-            try:
-                with np.errstate(all="ignore"):
-                    return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
 
     def counts(found):
         kinds = {type(each).__name__ for pair in found.items() for each in pair}

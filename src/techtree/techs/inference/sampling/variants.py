@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from techtree.techs.autodiff.tensor_autodiff import Tensor
+from techtree.tree.answers import told
 
 _ORDER = 'order = np.argsort(-logits, kind="stable")'
 _COLD = "if temperature == 0:\n        order = order[:1]"
@@ -556,16 +557,6 @@ def probes(rng):
         def random(self):
             self.used += 1
             return self.numbers.pop(0)
-
-    def told(call):
-        def probe(impl):
-            try:
-                with np.errstate(all="ignore"):
-                    return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
 
     def p(*arguments, of=logits, **options):
         return told(lambda impl: impl.probabilities(np.array(of), *arguments, **options))

@@ -7,6 +7,7 @@ import numpy as np
 from techtree.techs.autodiff.modules import Module
 from techtree.techs.inference.sampling import Sampling, draw
 from techtree.techs.transformer.llama_block import Llama, LlamaConfig
+from techtree.tree.answers import told
 
 _BEST = "best, found = shortest - 1, len(text)"
 _PLACES = "for place in range(len(text) - 1, 0, -1):  # the latest first"
@@ -412,16 +413,6 @@ def probes(rng):
     """Inputs on which the mistakes differ: each takes an implementation and returns what it answers."""
     numbers = rng.random(size=200).round(4).tolist()
     plain, heavy = Sampling(1.0, 0, 1.0, 0.0), Sampling(1.2, 0, 1.0, 0.0, presence=1.5, frequency=0.5)
-
-    def told(call):
-        def probe(impl):
-            try:
-                with np.errstate(all="ignore"):
-                    return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
 
     def lookup(ids, n_most, **options):
         def call(impl):

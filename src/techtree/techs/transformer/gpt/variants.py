@@ -16,6 +16,7 @@ from techtree.techs.transformer.embedding import Embedding
 from techtree.techs.transformer.layernorm import LayerNorm
 from techtree.techs.transformer.positions import LearnedPositions
 from techtree.techs.transformer.transformer_block import TransformerBlock
+from techtree.tree.answers import told
 
 _SUM = "x = self.token_embedding(ids) + self.position_embedding(n)"
 _MASK = "mask = causal_mask(n, n)"
@@ -413,15 +414,6 @@ def probes(rng):
 
     def answer(ids=ids, **options):
         return lambda impl: model(impl, **options)(ids).data
-
-    def told(call):
-        def probe(impl):
-            try:
-                return call(impl)
-            except Exception as error:
-                return "ValueError" if isinstance(error, ValueError) else type(error).__name__
-
-        return probe
 
     def gradient(impl):
         one = model(impl)
