@@ -1,4 +1,4 @@
-"""`techtree eval`: one line, from files or from what `techtree data` held out."""
+"""`techtree eval`: a line for a text, from files or what `techtree data` held out; a table for problems."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from techtree.lm.data.corpus import Document
 from techtree.lm.pipeline.corpus_file import write_documents
 from techtree.lm.pipeline.data_folder import HELD_OUT
 from techtree.lm.tokenizer import Tokenizer
+from techtree.sandbox import why_not_confined
 
 SOURCE = "def add(a, b):\n    return a + b\n" * 20
 
@@ -135,6 +136,109 @@ def test_wrong_inputs_get_one_line(words, message, tmp_path, monkeypatch, tiny_m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.py").write_text(SOURCE)
     assert main(["eval", *words, "--model", str(tiny_model_folder)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+EXERCISE = {
+    "task_id": "T/0",
+    "prompt": "def one():\n",
+    "canonical_solution": "    return 1\n",
+    "test": "def check(f):\n    assert f() == 1\n",
+    "entry_point": "one",
+}
+
+
+@pytest.fixture
+def problem_files(tmp_path):
+    """Three holes, and three functions."""
+    holes, functions = tmp_path / "holes.jsonl", tmp_path / "functions.jsonl"
+    entries = [EXERCISE | {"task_id": f"T/{i}"} for i in range(3)]
+    holes.write_text("".join(json.dumps(entry | {"suffix": "\n# end\n"}) + "\n" for entry in entries))
+    functions.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return holes, functions
+
+
+def cells(line: str) -> list[str]:
+    return re.split(r"  +", line.strip())
+
+
+needs_sandbox = pytest.mark.skipif(bool(why_not_confined()), reason=f"needs {why_not_confined()}")
+
+
+@needs_sandbox
+def test_holes_are_filled_in_and_judged(problem_files, tiny_model_folder, capsys):
+    holes, _ = problem_files
+    assert main(["eval", str(holes), "--model", str(tiny_model_folder)]) == 0
+    first = capsys.readouterr().out
+    head, names, *rows = first.splitlines()
+    assert head.startswith("holes.jsonl: 3 holes; per cent")
+    assert cells(names) == ["exact", "similarity", "passing", "valid", "ended", "leaking", "repeating"]
+    by_name = {cells(row)[0]: cells(row)[1:] for row in rows}
+    assert list(by_name)[1:] == ["nothing", "always 'return 1'", "the line before", "the line after"]
+    assert by_name["always 'return 1'"][:4] == ["100.0 ± 0.0"] * 4
+    assert by_name["nothing"][:3] == ["0.0 ± 0.0"] * 3
+    assert main(["eval", str(holes), "--model", str(tiny_model_folder)]) == 0
+    assert capsys.readouterr().out == first
+
+
+@needs_sandbox
+def test_functions_are_written_and_run(problem_files, tiny_model_folder, capsys):
+    _, functions = problem_files
+    words = ["eval", str(functions), "--model", str(tiny_model_folder), "--n", "2", "--samples", "10"]
+    assert main(words) == 0
+    head, names, ours, known = capsys.readouterr().out.splitlines()
+    assert head.startswith("functions.jsonl: 2 functions, gone on with, each 10 times at temperature 0.8")
+    assert cells(names) == ["pass@1", "pass@10"]
+    assert cells(ours)[1:] == ["0.0 ± 0.0"] * 2
+    assert cells(known) == ["the file's own solutions", "100.0 ± 0.0", "100.0 ± 0.0"]
+
+
+def test_lines_of_a_project_with_its_memory(tmp_path, tiny_model_folder, capsys):
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text(SOURCE)
+    words = ["eval", str(tmp_path), "--holes", "2", "--model", str(tiny_model_folder)]
+    exact = {}
+    for memory in ("none", "project"):
+        assert main([*words, "--memory", memory]) == 0
+        head, _, ours, *_ = capsys.readouterr().out.splitlines()
+        assert head.startswith("holes: 2 holes")
+        exact[memory] = float(cells(ours)[1].split()[0])
+    assert exact["project"] > exact["none"]
+
+
+@needs_sandbox
+def test_a_server_is_asked_instead_of_a_model(problem_files, capsys):
+    pytest.importorskip("starlette")
+    from serve.loopback import FakeEngine, running
+
+    with running(FakeEngine(("    return 1",))) as address:
+        for path in problem_files:
+            assert main(["eval", str(path), "--server", address.url, "--chat", "no"]) == 0
+            ours = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fake"))
+            assert cells(ours)[1] == "100.0 ± 0.0"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["holes.jsonl", "x.py"], "problems are measured by themselves"),
+        (["holes.jsonl", "--holes", "3"], "problems are measured by themselves"),
+        (["none.jsonl"], "must be a file of problems that can be read"),
+        (["holes.jsonl", "--samples", "0"], "--samples must be at least 1"),
+        (["holes.jsonl", "--n", "-1"], "--n must not be negative"),
+        (["holes.jsonl", "--memory", "project"], "--memory project needs one folder"),
+        (["x.py", "--server", "http://127.0.0.1:9"], "a server does not tell the bits"),
+        (["holes.jsonl", "--server", "http://127.0.0.1:9", "--memory", "text"], "a server has a model"),
+        (["holes.jsonl", "--server", "http://127.0.0.1:9"], "there must be a server"),
+    ],
+)
+def test_wrong_questions_get_one_line(words, message, problem_files, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.py").write_text(SOURCE)
+    (tmp_path / "runs").mkdir()
+    assert main(["eval", *words]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
