@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
 
 from tracked import copy_tracked, is_known, is_left_out  # noqa: E402 - now it is found
 
+pytest_plugins = ["proofs"]
+
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("typeguard"):
     import jaxtyping
 

@@ -7,11 +7,13 @@ import gc
 import json
 import re
 from importlib import import_module
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from proofs import proof_of
 from techtree.cli.figure import STYLE
 from techtree.techs.spoils import SPOILS
 from techtree.tree.answers import ask, same
@@ -144,8 +146,20 @@ def nothing_else_is_collected():
     gc.unfreeze()
 
 
+NAMING = [*(Path(str(import_module(f"techtree.tree.{name}").__file__)) for name in ("answers", "subject"))]
+"""What decides whether a mistake is named, besides the technology and this test."""
+
+
 @pytest.mark.usefixtures("nothing_else_is_collected")
-@each_technology
+@pytest.mark.parametrize(
+    "tech",
+    [
+        pytest.param(
+            tech, marks=pytest.mark.proof(proof_of([CURRENT[tech.id]], [*NAMING, Path(__file__)])), id=tech.id
+        )
+        for tech in TREE.written
+    ],
+)
 def test_the_probes_name_every_mistake(tech):
     """Each mistake answers differently from ours and from every other, and alike in other words.
 
