@@ -146,8 +146,8 @@ if not child:
             continue  # which does not know how
         kind = getattr(resource, "RLIMIT_" + name)
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        hard = float("inf") if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(kind, (min(most, hard), min(most + (name == "CPU"), hard)))
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", "program.py"])
 
 
@@ -165,10 +165,8 @@ def wait_for_caller():
 _thread.start_new_thread(wait_for_caller, ())
 ended = 0
 while ended != child:
-    ended, status, used = os.wait4(-1, 0)
-code = os.waitstatus_to_exitcode(status)
-is_late = code in (-9, -24) and used.ru_utime + used.ru_stime > 0.9 * cpu
-os.write(report, b"time" if is_late else b"%d" % code)
+    ended, status = os.wait()
+os.write(report, b"%d" % os.waitstatus_to_exitcode(status))
 end_all()
 """
 
@@ -213,8 +211,9 @@ def run(source: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008
     -------
     Outcome
         "output" if it printed more than ``output_bytes``: these are in ``output``, and it was ended. Otherwise
-        "time" if it ran for more than ``wall_seconds``, or was killed because its CPU time was used up; "killed" if
-        another signal ended it; "exited" if it ended by itself. What it printed before is in ``output`` in any case.
+        "time" if it ran for more than ``wall_seconds``, or if SIGXCPU ended it, which the system sends when the CPU
+        time is used up; "killed" if another signal ended it; "exited" if it ended by itself. What it printed before
+        is in ``output`` in any case.
 
     Raises
     ------
@@ -226,16 +225,17 @@ def run(source: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008
     The program is ``program.py`` in a new folder that has nothing else, which is its working folder. It is run
     by this interpreter with the options ``-I -S -B``. Of the caller it gets nothing: its environment is empty (but
     for what the interpreter itself adds, LC_CTYPE), its standard input is at its end, no other file is open.
-    It is in a session of its own, and has no rights beyond the user's, also where the user is root.
+    It is in a session of its own, so that a signal to its process group does not reach the caller, and has no
+    rights beyond those of a user, also where that is root.
 
-    The system's limits, soft and hard: RLIMIT_CPU is ``cpu_seconds``, rounded up to whole ones; RLIMIT_AS
-    ``memory_bytes``; RLIMIT_FSIZE ``file_bytes``; RLIMIT_NOFILE 64; RLIMIT_CORE 0; RLIMIT_NPROC ``processes``, and up
-    to 4 more for processes that watch over it. (Root is exempt from the last.) Where the caller's own hard limit
-    is lower, that.
+    The system's limits, soft and hard: RLIMIT_CPU is ``cpu_seconds``, rounded up to whole ones, and hard one more,
+    for programs that are deaf to SIGXCPU; RLIMIT_AS ``memory_bytes``; RLIMIT_FSIZE ``file_bytes``; RLIMIT_NOFILE 64;
+    RLIMIT_CORE 0; RLIMIT_NPROC ``processes``, and up to 4 more for processes that watch over it. (Root is exempt
+    from the last.) Where the caller's own hard limit is lower, that.
 
-    The run is over when the first process of the program is, whoever may still hold its output. When `run`
+    The run is over when the first process of the program is, also if others still hold its output. When `run`
     returns or raises, whatever ended it, its folder is gone, and so are its processes: all in its session,
-    and if "processes" is among the `means`, all.
+    and if "processes" is among the `means`, all. No file stays open. Several threads may run programs at once.
 
     Examples
     --------
@@ -281,11 +281,11 @@ def _run(source: str, limits: Limits, is_apart: bool) -> Outcome:
     text = output.decode("utf-8", "replace")
     if why == "output":
         return Outcome("output", None, text)
-    if told == b"time" or (not told and why == "time"):
-        return Outcome("time", None, text)
-    if not told or told.startswith(b"-"):
-        return Outcome("killed", None, text)
-    return Outcome("exited", int(told), text)
+    if told:
+        code = int(told)
+        ending = "exited" if code >= 0 else "time" if code == -signal.SIGXCPU else "killed"
+        return Outcome(ending, code if code >= 0 else None, text)
+    return Outcome("time" if why == "time" else "killed", None, text)
 
 
 def _end(process: subprocess.Popen, is_apart: bool) -> None:
