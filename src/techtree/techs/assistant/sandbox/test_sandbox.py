@@ -173,16 +173,16 @@ def test_reading_ends_in_time(impl):
         ([], 10, 0, b""),
         ([b"abc"], 10, 0, b"abc"),
         ([b"abc"], 3, 0, b"abc"),
-        ([b"a"] * 100, 1000, 0.05, None),
+        ([b"a"] * 40, 1000, 0.05, None),
     ):
         started = time.monotonic()
         with piped(*pieces, wait=wait, stays_open=True) as fd, patience():
-            found, why = impl.read_capped(fd, n, 0.4)
+            found, why = impl.read_capped(fd, n, 0.25)
             took = time.monotonic() - started
         assert why == "time"
-        assert found == expected or (expected is None and 0 < len(found) < 100 and not found.strip(b"a"))
-        assert 0.39 <= took < 4
-    with piped(b"abcd", stays_open=True) as fd, patience():
+        assert found == expected or (expected is None and 0 < len(found) < 40 and not found.strip(b"a"))
+        assert 0.24 <= took < 4
+    with piped(b"abcd", stays_open=True) as fd, patience(5):
         assert impl.read_capped(fd, 3, 1e6) == (b"abc", "output")
     with open("/dev/zero", "rb", buffering=0) as endless, patience():
         if sys.platform != "linux":
@@ -200,7 +200,7 @@ def test_reading_ends_in_time(impl):
 
 
 def test_how_a_program_exits(impl):
-    for code in sorted({0, 1, 3, 127, 128, 137, 247, 255, *aim.whole(2, 255)}):
+    for code in sorted({0, 1, 128, 137, 255, *aim.whole(70, 255)}):
         assert ran(impl, f"import os\nos._exit({code})") == ("exited", code, "")
     assert ran(impl, "print('a')\nraise SystemExit(3)") == ("exited", 3, "a\n")
     assert ran(impl, "raise SystemExit('why')") == ("exited", 1, "why\n")
@@ -221,7 +221,7 @@ def test_what_a_signal_ends_is_killed(impl):
 
 
 def test_all_that_is_printed_up_to_the_cap(impl):
-    for n in aim.sizes(1, 10_000, 100_000, at_most=200_000):
+    for n in (1, 10_000, 70_000, *aim.whole(100, 9_000)[:4]):
         for size in (n, n + 1):
             expected = ("output", None) if size > n else ("exited", 5)
             source = f"print('x' * {size}, end='', flush=True)\nraise SystemExit(5)"
@@ -232,7 +232,7 @@ def test_all_that_is_printed_up_to_the_cap(impl):
     for last in ("os.kill(os.getpid(), 9)", "time.sleep(60)", "os._exit(0)"):
         source = f"import os, time\nos.write(2, b'y' * 50)\n{last}"
         assert ran(impl, source, output_bytes=40) == ("output", None, "y" * 40)
-    endless = "import os\nwhile True:\n    os.write(1, b'abcdefgh' * 9999)"
+    endless = "import os\nwhile True:\n    os.write(1, b'abcdefgh' * 99)"
     assert ran(impl, endless, cpu_seconds=30) == ("output", None, ("abcdefgh" * 1250))
 
 
@@ -325,7 +325,7 @@ print(json.dumps({name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) 
 
 def test_the_systems_limits(impl):
     """Soft and hard, so that they stay."""
-    sizes = aim.sizes(at_most=100)
+    sizes = [*aim.whole(7, 60)[:5], *aim.whole(61, 900)[:3]]
     for cpu, memory, file, processes in [
         (2.0, 256 << 20, 1 << 20, 16),
         (0.2, 300_000_001, 12_345, 1),
@@ -474,12 +474,12 @@ def test_nothing_is_left_running(impl, room):
     ):
         source = CHILD + "\n".join([*children, last])
         started = time.monotonic()
-        found = ran(impl, source, wall_seconds=1.5 if ending == "time" else 15.0, output_bytes=50)
+        found = ran(impl, source, wall_seconds=0.8 if ending == "time" else 15.0, output_bytes=50)
         assert found[0] == ending
         assert time.monotonic() - started < 10
         assert none_left()
         assert list(room.iterdir()) == []
-    with patience(1.0, KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with patience(0.6, KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         impl.run(CHILD + "\n".join([*children, "time.sleep(60)"]), impl.Limits(wall_seconds=15.0))
     assert none_left()
     assert list(room.iterdir()) == []
@@ -520,7 +520,7 @@ def test_several_at_once(impl):
         source = (
             f"import time\ntime.sleep(0.2)\nprint({n}, end='', flush=True)\ntime.sleep({60 if n == 3 else 0})"
         )
-        found[n] = impl.run(source, impl.Limits(wall_seconds=5.0 if n == 3 else 15.0))
+        found[n] = impl.run(source, impl.Limits(wall_seconds=1.0 if n == 3 else 15.0))
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(5)]
     with patience():
@@ -528,8 +528,8 @@ def test_several_at_once(impl):
             thread.start()
         for thread in threads:
             thread.join()
-    expected = {n: impl.Outcome("exited", 0, str(n)) for n in (0, 1, 2, 4)}
-    assert found == {**expected, 3: impl.Outcome("time", None, "3")}
+    assert found.pop(3).ending == "time"
+    assert found == {n: impl.Outcome("exited", 0, str(n)) for n in (0, 1, 2, 4)}
     assert impl.means() == impl_means
 
 
@@ -600,7 +600,7 @@ except OSError:
 def test_all_files_together_if_it_is_said_so(impl):
     if "files" not in impl.means():
         return
-    for n in (1 << 20, 3 << 20, 16 << 20):
+    for n in (1 << 20, 16 << 20):
         ending, code, output = ran(impl, FILL.replace("SIZE", str(n >> 5)), folder_bytes=n)
         assert (ending, code) == ("exited", 0)
         assert 0.9 * n <= int(output) <= 1.02 * n + (n >> 5), n
@@ -627,7 +627,9 @@ except OSError:
 def test_no_process_of_others_is_seen_if_it_is_said_so(impl):
     """Nor its environment, which lies beside it."""
     command = [sys.executable, "-I", "-S", "-c", "input()", "secret-of-ours"]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, env={"KEY": "secret-of-ours"})
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"KEY": "secret-of-ours"}
+    )
     try:
         found = ran(impl, LOOK.replace("PID", str(max(other.pid, 1000))))
     finally:
