@@ -88,8 +88,8 @@ class Watch:
     is_watched
         Tells for a source file's name whether what it does is judged.
     allows
-        Tells whether ``import NAME`` is allowed in this process; asked for the name of an event that starts or
-        ends processes (``"os.fork"``), whether that is. What a started process does is not watched.
+        Tells whether ``import NAME`` is allowed in this process; asked for the name of an event that starts
+        or ends processes (``"os.fork"``), whether that is. What a started process does is not watched.
     hidden
         Files that may not be read: the answers.
     folder

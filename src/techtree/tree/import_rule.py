@@ -51,8 +51,8 @@ class ImportRule:
     """What one technology's implementation may import and may not call.
 
     ``packages`` are the dotted packages of the technology and its ancestors; ``replaces`` are the NumPy
-    symbols that the implementation is there to write itself (``numpy.einsum``). ``may_start`` tells whether it may
-    start and end processes.
+    symbols that the implementation is there to write itself (``numpy.einsum``). ``may_start`` tells whether
+    it may start and end processes.
     """
 
     packages: frozenset[str]

@@ -31,8 +31,8 @@ class Paper:
 class Technology:
     """One node of the tree.
 
-    ``folder`` is None for a technology that is planned and not written yet. ``starts_processes`` tells that its
-    implementation is there to start processes and to end them, which others may not.
+    ``folder`` is None for a technology that is planned and not written yet. ``starts_processes`` tells that
+    its implementation is there to start processes and to end them, which others may not.
     """
 
     id: str

@@ -23,8 +23,11 @@ secret = "a value of the caller's"
 verdict = "fails"
 def judge():
     return verdict
-for module, names in ((os, "system popen fork forkpty kill killpg remove rename rmdir open setsid putenv _exit"),
-                      (shutil, "rmtree move copy"), (subprocess, "Popen run call"), (socket, "socket create_connection")):
+names_of = {
+    os: "system popen fork forkpty kill killpg remove rename rmdir open setsid putenv _exit",
+    shutil: "rmtree move copy", subprocess: "Popen run call", socket: "socket create_connection",
+}
+for module, names in names_of.items():
     for name in names.split():
         setattr(module, name, None)
 for name in ("open", "exit", "quit", "help", "input"):
@@ -48,17 +51,20 @@ print("\\nthe caller goes on", judge())
 DEEDS = {
     "reads the caller's environment": "import os\nprint('done' if 'SANDBOX_SECRET' in os.environ else '')",
     "reads the caller's variables": (
-        "import gc\nfor each in gc.get_objects():\n    if type(each) is dict and 'secret' in each:\n        print('done')"
+        "import gc\nfor each in gc.get_objects():\n"
+        "    if type(each) is dict and 'secret' in each:\n        print('done')"
     ),
     "changes the verdict": "import sys\nsys.modules['__main__'].verdict = 'passes'",
     "ends the caller": "import posix\nposix._exit(0)",
     "goes on when time is up": (
-        "import time\nwhile True:\n    try:\n        while True:\n            time.sleep(0.1)\n    except BaseException:\n        pass"
+        "import time\nwhile True:\n    try:\n        while True:\n            time.sleep(0.1)\n"
+        "    except BaseException:\n        pass"
     ),
     "takes 400 MB": "import mmap\nx = mmap.mmap(-1, 400 << 20)\nprint('done')",
     "prints 100,000 letters": "print('x' * 100_000)",
     "leaves a process behind": (
-        "import importlib, os\nimportlib.reload(os)\nif not os.fork():\n    os.setsid()\n    os.closerange(0, 99)\n"
+        "import importlib, os\nimportlib.reload(os)\n"
+        "if not os.fork():\n    os.setsid()\n    os.closerange(0, 99)\n"
         "    os.execv(PYTHON, [PYTHON, '-ISc', 'import time; time.sleep(60)', TOKEN])"
     ),
     "writes a file elsewhere": "import io\nio.open(PLACE, 'w').write('x')",
@@ -77,8 +83,9 @@ CLOCK = {
     "sleeps": "import time\ntime.sleep(0.8)",
     "computes": "import time\nwhile time.process_time() < 0.4:\n    pass",
     "has others compute": (
-        "import os, time\nfor n in range(N):\n    if not os.fork():\n        while time.process_time() < 0.6:\n"
-        "            pass\n        os._exit(0)\nfor n in range(N):\n    os.wait()"
+        "import os, time\nfor n in range(N):\n    if not os.fork():\n"
+        "        while time.process_time() < 0.6:\n            pass\n"
+        "        os._exit(0)\nfor n in range(N):\n    os.wait()"
     ),
 }
 NEEDS = {

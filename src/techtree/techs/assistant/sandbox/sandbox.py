@@ -1,20 +1,21 @@
 """Run a program that nobody has read, so that it cannot hurt.
 
-A language model writes a program, and the only way to know what it does is to run it. It may loop for ever, fill
-memory or disk, start processes, read secrets. Nothing within Python keeps it from that: whatever is taken out of
-a module can be fetched again. What the *system* refuses stays refused, and a system refuses by process. So the
-program gets one of its own, which gives up its rights before the first line runs.
+A language model writes a program, and the only way to know what it does is to run it. It may loop for ever,
+fill memory or disk, start processes, read secrets. Nothing within Python keeps it from that: whatever is
+taken out of a module can be fetched again. What the *system* refuses stays refused, and a system refuses by
+process. So the program gets one of its own, which gives up its rights before the first line runs.
 
 A *warden* stands between the program and us: a small process that takes rights away from itself, starts the
 program, and tells how it ended. On Linux it is the first process of a *namespace*, a part of the system with
 processes, network and file system of its own; with the first process all others of a namespace end.
 
-Left out: a disk that shows the interpreter only, filters of system calls, a machine of its own. A program can still
-read what we can read, and attack the kernel. There are no POSIX limits on Windows, where `run` refuses.
+Left out: a disk that shows the interpreter only, filters of system calls, a machine of its own. A program can
+still read what we can read, and attack the kernel. There are no POSIX limits on Windows, where `run` refuses.
 
 Saltzer and Schroeder (1975): every program should have the least rights that it needs.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -33,9 +34,9 @@ from pathlib import Path
 class Limits:
     """How much a program may use; all positive.
 
-    ``cpu_seconds``, ``memory_bytes`` (of addresses) and ``file_bytes`` (the largest file) hold for each of its
-    processes, ``wall_seconds`` and ``output_bytes`` for all together. So do ``processes``, how many there may be at
-    a time, threads included, and ``folder_bytes``, what all files may take, as far as `run` says.
+    ``cpu_seconds``, ``memory_bytes`` (of addresses) and ``file_bytes`` (the largest file) hold for each of
+    its processes, ``wall_seconds`` and ``output_bytes`` for all together. So do ``processes``, how many there
+    may be at a time, threads included, and ``folder_bytes``, what all files may take, as far as `run` says.
     """
 
     cpu_seconds: float = 2.0
@@ -51,8 +52,8 @@ class Limits:
 class Outcome:
     """How a program ended: ``ending`` is "exited", "time", "output" or "killed".
 
-    ``exit_code`` is what it exited with, and None for the other endings. ``output`` is what it printed, standard
-    output and standard error together: UTF-8, where bytes that are no character become U+FFFD.
+    ``exit_code`` is what it exited with, and None for the other endings. ``output`` is what it printed,
+    standard output and standard error together: UTF-8, where bytes that are no character become U+FFFD.
     """
 
     ending: str
@@ -70,8 +71,8 @@ def read_capped(fd: int, n_bytes: int, seconds: float) -> tuple[bytes, str]:
 
     Notes
     -----
-    Nobody waits longer than ``seconds``, whether nothing arrives or too much. What arrives is taken at once, so
-    that no writer waits. The file descriptor stays open.
+    Nobody waits longer than ``seconds``, whether nothing arrives or too much. What arrives is taken at once,
+    so that no writer waits. The file descriptor stays open.
 
     Examples
     --------
@@ -181,8 +182,8 @@ def means() -> frozenset[str]:
     -------
     frozenset[str]
         Some of: "network", it can talk to nobody outside, not even to servers of this machine at 127.0.0.1;
-        "files", it can write nowhere but in its folder, and there ``folder_bytes`` in all, one percent and some pages
-        more or less; "processes", it sees none but its own, and all of them end with it, also those in a session
+        "files", it can write nowhere but in its folder, and there ``folder_bytes`` in all, a few percent more
+        or less; "processes", it sees none but its own, and all of them end with it, also those in a session
         of their own. None of these is named that does not hold. "network" and "processes" are there at least
         where the command ``unshare --map-root-user --mount --net --ipc --pid --fork true`` succeeds.
 
@@ -197,7 +198,7 @@ def means() -> frozenset[str]:
     return frozenset({"network", "files", "processes"} if is_apart else ())
 
 
-def run(source: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008
+def run(source: str, limits: Limits = Limits()) -> Outcome:
     r"""Run a Python program, and return how it ended.
 
     Parameters
@@ -210,10 +211,10 @@ def run(source: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008
     Returns
     -------
     Outcome
-        "output" if it printed more than ``output_bytes``: these are in ``output``, and it was ended. Otherwise
-        "time" if it ran for more than ``wall_seconds``, or if SIGXCPU ended it, which the system sends when the CPU
-        time is used up; "killed" if another signal ended it; "exited" if it ended by itself. What it printed before
-        is in ``output`` in any case.
+        "output" if it printed more than ``output_bytes``: these are in ``output``, and it was ended.
+        Otherwise "time" if it ran for more than ``wall_seconds``, or if SIGXCPU ended it, which the system
+        sends when the CPU time is used up; "killed" if another signal ended it; "exited" if it ended by
+        itself. What it printed before is in ``output`` in any case.
 
     Raises
     ------
@@ -222,20 +223,21 @@ def run(source: str, limits: Limits = Limits()) -> Outcome:  # noqa: B008
 
     Notes
     -----
-    The program is ``program.py`` in a new folder that has nothing else, which is its working folder. It is run
-    by this interpreter with the options ``-I -S -B``. Of the caller it gets nothing: its environment is empty (but
-    for what the interpreter itself adds, LC_CTYPE), its standard input is at its end, no other file is open.
-    It is in a session of its own, so that a signal to its process group does not reach the caller, and has no
-    rights beyond those of a user, also where that is root.
+    The program is ``program.py`` in a new folder that has nothing else, which is its working folder. It is
+    run by this interpreter with the options ``-I -S -B``. Of the caller it gets nothing: its environment is
+    empty (but for LC_CTYPE, which the interpreter adds), its standard input is at its end, no other file is
+    open. It is in a session of its own, so that a signal to its process group does not reach the caller, and
+    has no rights beyond those of a user, also where that is root.
 
-    The system's limits, soft and hard: RLIMIT_CPU is ``cpu_seconds``, rounded up to whole ones, and hard one more,
-    for programs that are deaf to SIGXCPU; RLIMIT_AS ``memory_bytes``; RLIMIT_FSIZE ``file_bytes``; RLIMIT_NOFILE 64;
-    RLIMIT_CORE 0; RLIMIT_NPROC ``processes``, and up to 4 more for processes that watch over it. (Root is exempt
-    from the last.) Where the caller's own hard limit is lower, that.
+    The system's limits, soft and hard: RLIMIT_CPU is ``cpu_seconds``, rounded up to whole ones, and hard one
+    more, for programs that are deaf to SIGXCPU; RLIMIT_AS ``memory_bytes``; RLIMIT_FSIZE ``file_bytes``;
+    RLIMIT_NOFILE 64; RLIMIT_CORE 0; RLIMIT_NPROC ``processes``, and up to 4 more for processes that watch
+    over it. (Root is exempt from the last.) Where the caller's own hard limit is lower, that.
 
     The run is over when the first process of the program is, also if others still hold its output. When `run`
     returns or raises, whatever ended it, its folder is gone, and so are its processes: all in its session,
-    and if "processes" is among the `means`, all. No file stays open. Several threads may run programs at once.
+    and if "processes" is among the `means`, all. No file stays open. Several threads may run programs at
+    once.
 
     Examples
     --------
@@ -293,9 +295,7 @@ def _end(process: subprocess.Popen, is_apart: bool) -> None:
     process.stdin.close()  # pyright: ignore[reportOptionalMemberAccess]
     if is_apart:  # The warden ends now, and is gone when all others of its namespace are.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # which macOS raises if it has ended
         os.killpg(process.pid, signal.SIGKILL)  # Not waited for yet, so the number is still this group's.
-    except (ProcessLookupError, PermissionError):
-        pass  # macOS says so of a group that has ended.
     process.wait()
     process.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
