@@ -117,7 +117,7 @@ def passes(problem: Problem, completion: str, limits: Limits = Limits()) -> bool
         Nothing else matters: neither exit code nor what is printed, nor what the program does when the
         process ends, nor which names it defines, nor what it puts in place of ``sys.stdout`` or of functions
         of `builtins`.
-        For the program ``__name__`` is not ``"__main__"``. The test sees the program's names too, but
+        For program and test ``__name__`` is not ``"__main__"``. The test sees the program's names too, but
         functions of `builtins` as they are in Python, though the program may have others of these names.
 
         A wrong program does not pass by printing all that its source and its command line contain, nor a
