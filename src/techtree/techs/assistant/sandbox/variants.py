@@ -1,10 +1,12 @@
 """Wrong versions that people really write, right ones written differently, and what tells them apart."""
 
+import contextlib
 import os
 import selectors
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 
 from techtree.tree.answers import told
@@ -304,12 +306,22 @@ def probes(rng):
         return told(probe)
 
     def trickled(impl):
-        """Read what a slow program writes."""
-        slow = subprocess.Popen(
-            ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo; sleep 0.1; done"], stdout=subprocess.PIPE
-        )
-        with slow:
-            return impl.read_capped(slow.stdout.fileno(), 99, 0.3)[1]
+        """Read what is written bit by bit."""
+        reading, writing = os.pipe()
+
+        def write():
+            with contextlib.suppress(BrokenPipeError), open(writing, "wb", buffering=0) as file:
+                for _ in range(20):
+                    file.write(b"a")
+                    time.sleep(0.05)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            return impl.read_capped(reading, 99, 0.4)[1]
+        finally:
+            os.close(reading)
+            writer.join()
 
     def ran(source, **limits):
         def probe(impl):
@@ -335,7 +347,8 @@ def probes(rng):
                 source = source.replace("PORT", str(server.getsockname()[1]))
                 for each, seconds in ((source, 9.0), ("import time\ntime.sleep(9)", 0.4)):
                     limits = impl.Limits(wall_seconds=seconds, folder_bytes=3 << 20, file_bytes=1 << 18)
-                    found.append(impl.run(each, limits).output)
+                    ended = impl.run(each, limits)
+                    found.append((ended.ending, ended.exit_code, ended.output))
                     found.append(len(set(os.listdir(room)) - {"outside"}))
             finally:
                 tempfile.tempdir = before
@@ -354,11 +367,10 @@ def probes(rng):
         "what it prints": ran(
             "import os\nos.write(1, b' a\\r\\n\\xff')\nos.write(2, b'b ')\nos._exit(3)", output_bytes=7
         ),
-        "no error": ran("'\ud800'"),
+        "half a character": ran("'\ud800'"),
         "too long": ran("print('x' * 9)", output_bytes=8),
         "a high exit code": ran("raise SystemExit(137)"),
         "a signal": ran("import os\nos.kill(os.getpid(), 15)"),
         "the signal of CPU time": ran("import os, signal\nos.kill(os.getpid(), signal.SIGXCPU)"),
-        "asleep": ran("import time\nprint('a', flush=True)\ntime.sleep(30)", wall_seconds=1.5),
         "what it reaches, what stays": told(kept),
     }
