@@ -28,7 +28,6 @@ _SOURCE = 'source.encode("utf-8", "surrogatepass")'
 _ERRORS = "stderr=subprocess.STDOUT,"
 _ENVIRONMENT = "env={},"
 _TEXT = 'text = output.decode("utf-8", "replace")'
-_FIRST = 'if why == "output":'
 _ENDING = 'ending = "exited" if code >= 0 else "time" if code == -signal.SIGXCPU else "killed"'
 _CODE = "return Outcome(ending, code if code >= 0 else None, text)"
 _LAST = 'return Outcome("time" if why == "time" else "killed", None, text)'
@@ -93,7 +92,6 @@ MISTAKES = {
     "run: bytes that are no character are left out": [(_TEXT, _TEXT.replace("replace", "ignore"))],
     "run: line ends are made one kind": [(_TEXT, f'{_TEXT}.replace("\\r\\n", "\\n")')],
     "run: the output is stripped": [(_TEXT, f"{_TEXT}.strip()")],
-    "run: what ends by itself is never too long": [(_FIRST, 'if why == "output" and not told:')],
     "run: a signal is an exit code above 128, as in a shell": [
         (_CODE, 'return Outcome("exited", code if code >= 0 else 128 - code, text)')
     ],
