@@ -20,7 +20,7 @@ _FULL = 'return bytes(found[:n_bytes]), "output"'
 _SIZES = "    cpu_seconds: float = 2.0\n    wall_seconds: float = 5.0\n"
 _NULL = '    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)\n'
 _CLOSE = "    os.close(report)\n"
-_WANTED = '{"CPU": cpu, "FSIZE": file, "NOFILE": 64, "CORE": 0, "NPROC": processes + 2, "AS": memory}'
+_WANTED = '{"CPU": cpu, "FSIZE": file, "NOFILE": 64, "CORE": 0, "NPROC": processes + 3, "AS": memory}'
 _SET = 'resource.setrlimit(kind, (min(most, hard), min(most + (name == "CPU"), hard)))'
 _EXEC = '"-I", "-S", "-B", "program.py"'
 _SECONDS = "seconds = max(1, math.ceil(limits.cpu_seconds))"
@@ -73,7 +73,7 @@ MISTAKES = {
     "run: a file of ours stays open in the program": [(_CLOSE, "")],
     "run: memory has no limit": [(_WANTED, _WANTED.replace(', "AS": memory', ""))],
     "run: files have no limit": [(_WANTED, _WANTED.replace('"FSIZE": file, ', ""))],
-    "run: processes have no limit": [(_WANTED, _WANTED.replace(', "NPROC": processes + 2', ""))],
+    "run: processes have no limit": [(_WANTED, _WANTED.replace(', "NPROC": processes + 3', ""))],
     "run: open files have no limit": [(_WANTED, _WANTED.replace(', "NOFILE": 64', ""))],
     "run: limits are soft, and the program may raise them": [
         (_SET, "resource.setrlimit(kind, (min(most, hard), hard))")
