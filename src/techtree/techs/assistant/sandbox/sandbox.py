@@ -141,7 +141,7 @@ if not child:
     if sys.platform == "linux":
         must(libc.prctl(28, 3, 0, 0, 0) and os.getuid() == 0)  # root is a user like others,
         must(libc.prctl(38, 1, 0, 0, 0))  # and no program gives more rights
-    wanted = {"CPU": cpu, "FSIZE": file, "NOFILE": 64, "CORE": 0, "NPROC": processes + 2, "AS": memory}
+    wanted = {"CPU": cpu, "FSIZE": file, "NOFILE": 64, "CORE": 0, "NPROC": processes + 3, "AS": memory}
     for name, most in wanted.items():
         if name == "AS" and sys.platform == "darwin":
             continue  # which does not know how
