@@ -25,7 +25,6 @@ _SET = 'resource.setrlimit(kind, (min(most, hard), min(most + (name == "CPU"), h
 _EXEC = '"-I", "-S", "-B", "program.py"'
 _SECONDS = "seconds = max(1, math.ceil(limits.cpu_seconds))"
 _SOURCE = 'source.encode("utf-8", "surrogatepass")'
-_ERRORS = "stderr=subprocess.STDOUT,"
 _ENVIRONMENT = "env={},"
 _TEXT = 'text = output.decode("utf-8", "replace")'
 _ENDING = 'ending = "exited" if code >= 0 else "time" if code == -signal.SIGXCPU else "killed"'
@@ -74,7 +73,6 @@ MISTAKES = {
     "run: memory has no limit": [(_WANTED, _WANTED.replace(', "AS": memory', ""))],
     "run: files have no limit": [(_WANTED, _WANTED.replace('"FSIZE": file, ', ""))],
     "run: processes have no limit": [(_WANTED, _WANTED.replace(', "NPROC": processes + 3', ""))],
-    "run: open files have no limit": [(_WANTED, _WANTED.replace(', "NOFILE": 64', ""))],
     "run: limits are soft, and the program may raise them": [
         (_SET, "resource.setrlimit(kind, (min(most, hard), hard))")
     ],
@@ -88,15 +86,10 @@ MISTAKES = {
     "run: what is installed beside the interpreter is there": [(_EXEC, _EXEC.replace(', "-S"', ""))],
     "run: the program's folder is where imports are looked for first": [(_EXEC, _EXEC.replace('"-I", ', ""))],
     "run: a lone half of a character is an error of the caller": [(_SOURCE, "source.encode()")],
-    "run: standard error is thrown away": [(_ERRORS, "stderr=subprocess.DEVNULL,")],
     "run: bytes that are no character are left out": [(_TEXT, _TEXT.replace("replace", "ignore"))],
-    "run: line ends are made one kind": [(_TEXT, f'{_TEXT}.replace("\\r\\n", "\\n")')],
     "run: the output is stripped": [(_TEXT, f"{_TEXT}.strip()")],
     "run: a signal is an exit code above 128, as in a shell": [
         (_CODE, 'return Outcome("exited", code if code >= 0 else 128 - code, text)')
-    ],
-    "run: an exit code above 128 is a signal, as in a shell": [
-        (_ENDING, f"code = 128 - code if code > 128 else code\n        {_ENDING}")
     ],
     "run: who has used up the CPU time was killed": [
         (_ENDING, 'ending = "exited" if code >= 0 else "killed"')
