@@ -152,6 +152,13 @@ def test_a_trick_is_told_and_never_green(package, trick):
     assert any(told in problem for problem in problems), problems
 
 
+def test_where_processes_are_the_topic_they_may_be_started_and_ended(package):
+    toml = package / "techtree" / "techs" / "ground" / "aside" / "tech.toml"
+    toml.write_text(toml.read_text(encoding="utf-8") + "starts_processes = true\n", encoding="utf-8")
+    started = "import os, subprocess\np = subprocess.Popen(['sleep', '60'])\nos.kill(p.pid, 9)\np.wait()\n"
+    assert judge(package, started + RIGHT).problems() == []
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -29,6 +29,11 @@ def test_a_complete_file(small_tree):
         (', why = "because"', "", "must have exactly tech, why"),
         (', why = "because"', ', why = ""', "'why' must be a non-empty str"),
         ("year = 2001", 'year = "2001"', "'year' must be a non-empty int"),
+        (
+            "minutes = 5",
+            "minutes = 5\nstarts_processes = 1",
+            "'starts_processes' must be true or false; got 1",
+        ),
         ('title = "second"', "title = 3", "'title' must be a non-empty str"),
     ],
 )

@@ -34,6 +34,8 @@ STARTS_A_PROCESS = frozenset(
     }
 )
 
+ENDS_A_PROCESS = frozenset({"os.kill", "os.killpg"})
+
 CHANGES_FILES = frozenset(
     {
         "os.chmod",
@@ -53,7 +55,7 @@ TALKS = frozenset({"socket.bind", "socket.connect", "socket.sendto", "socket.get
 
 BINARIES = frozenset({"ctypes.dlopen", "ctypes.dlsym", "ctypes.cdata", "code.__new__", "sys.addaudithook"})
 
-WATCHED = STARTS_A_PROCESS | CHANGES_FILES | TALKS | BINARIES | {"import", "open", "os.kill", "os.killpg"}
+WATCHED = STARTS_A_PROCESS | ENDS_A_PROCESS | CHANGES_FILES | TALKS | BINARIES | {"import", "open"}
 
 
 class ForbiddenError(PermissionError):
@@ -86,7 +88,8 @@ class Watch:
     is_watched
         Tells for a source file's name whether what it does is judged.
     allows
-        Tells whether ``import NAME`` is allowed in this process.
+        Tells whether ``import NAME`` is allowed in this process; asked for the name of an event that starts
+        or ends processes (``"os.fork"``), whether that is. What a started process does is not watched.
     hidden
         Files that may not be read: the answers.
     folder
@@ -139,15 +142,15 @@ class Watch:
         if event == "open":
             return self._problem_of_opening(*arguments[:3])
         if event in STARTS_A_PROCESS:
-            return f"starts a process ({event})"
+            return "" if self.allows(event) else f"starts a process ({event})"
         if event in CHANGES_FILES:
             paths = [each for each in arguments if isinstance(each, str | bytes | os.PathLike)]
             outside = [str(path) for path in paths if not self._is_inside(path)]
             return f"changes files outside of its folder ({event}: {outside[0]})" if outside else ""
         if event in TALKS:
             return f"uses the network ({event})"
-        if event in ("os.kill", "os.killpg"):
-            return "sends signals to processes"
+        if event in ENDS_A_PROCESS:
+            return "" if self.allows(event) else "sends signals to processes"
         return f"reaches into the interpreter ({event})"
 
     def _problem_of_opening(self, path: object, mode: object, flags: object) -> str:

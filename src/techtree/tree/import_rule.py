@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from techtree.tree.confinement import ENDS_A_PROCESS, STARTS_A_PROCESS
 from techtree.tree.symbols import dotted, names_of_imports
 
 LOADERS = frozenset({"importlib", "runpy", "pkgutil", "zipimport", "ctypes"})
@@ -50,11 +51,13 @@ class ImportRule:
     """What one technology's implementation may import and may not call.
 
     ``packages`` are the dotted packages of the technology and its ancestors; ``replaces`` are the NumPy
-    symbols that the implementation is there to write itself (``numpy.einsum``).
+    symbols that the implementation is there to write itself (``numpy.einsum``). ``may_start`` tells whether
+    it may start and end processes.
     """
 
     packages: frozenset[str]
     replaces: frozenset[str] = frozenset()
+    may_start: bool = False
 
     def allows(self, module: str) -> bool:
         """Tell whether ``import module`` is allowed."""
@@ -67,7 +70,12 @@ class ImportRule:
         return top == "numpy"
 
     def may_load(self, module: str) -> bool:
-        """Tell whether ``module`` may be loaded in the judged process, by whatever way."""
+        """Tell whether ``module`` may be loaded in the judged process, by whatever way.
+
+        Where it names an event of `confinement` that starts or ends processes: whether that may be.
+        """
+        if module in STARTS_A_PROCESS | ENDS_A_PROCESS:
+            return self.may_start
         top = module.partition(".")[0]
         if top == "techtree":
             inside = module in OUTER or any(package.startswith(module + ".") for package in self.packages)

@@ -42,7 +42,7 @@ def import_rule(tree: Tree, tech: Technology, is_ours: bool = True) -> ImportRul
     """Return what an implementation may import: the ancestors, and if it is ours its own folder."""
     packages = {ancestor.module for ancestor in tree.ancestors(tech.id)}
     packages |= {tech.module} if is_ours else set()
-    return ImportRule(frozenset(packages), frozenset(tech.replaces))
+    return ImportRule(frozenset(packages), frozenset(tech.replaces), tech.starts_processes)
 
 
 def verify(tree: Tree, chosen: Collection[str] | None = None) -> Iterator[Verdict]:

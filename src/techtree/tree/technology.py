@@ -31,7 +31,8 @@ class Paper:
 class Technology:
     """One node of the tree.
 
-    ``folder`` is None for a technology that is planned and not written yet.
+    ``folder`` is None for a technology that is planned and not written yet. ``starts_processes`` tells that
+    its implementation is there to start processes and to end them, which others may not.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Technology:
     exercise: tuple[str, ...] = ()
     papers: tuple[Paper, ...] = ()
     minutes: int = 0
+    starts_processes: bool = False
 
     @property
     def is_written(self) -> bool:
@@ -69,7 +71,7 @@ class Technology:
 
 _STRING_LISTS = {"opens", "replaces", "exercise"}
 _REQUIRED = {"title", "summary", "requires", "opens", "exercise", "papers", "minutes"}
-_KEYS = _REQUIRED | {"replaces"}
+_KEYS = _REQUIRED | {"replaces", "starts_processes"}
 
 
 def read_toml(path: Path) -> dict:
@@ -114,6 +116,7 @@ def load_technology(folder: Path) -> Technology:
         title=_typed(table, "title", str, path),
         summary=_typed(table, "summary", str, path),
         minutes=_typed(table, "minutes", int, path),
+        starts_processes=_claim(table, "starts_processes", path),
         requires=tuple(Requirement(**entry) for entry in _tables(table, "requires", Requirement, path)),
         papers=tuple(Paper(**entry) for entry in _tables(table, "papers", Paper, path)),
         **{key: _strings(table, key, path) for key in _STRING_LISTS},
@@ -124,6 +127,13 @@ def _typed(table: Mapping, key: str, kind: type, path: Path):
     value = table[key]
     if not isinstance(value, kind) or isinstance(value, bool) or not value:
         raise InputError(f"{path}: {key!r} must be a non-empty {kind.__name__}; got {value!r}")
+    return value
+
+
+def _claim(table: Mapping, key: str, path: Path) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise InputError(f"{path}: {key!r} must be true or false; got {value!r}")
     return value
 
 
