@@ -48,6 +48,9 @@ print("\\nthe caller goes on", judge())
 """
 """What evaluation harnesses do: names that could hurt become None, an alarm ends what takes too long."""
 
+SLEEPER = "import os, time; os.closerange(0, 99); time.sleep(60)"
+"""Lets the one who waits for its pipe go on, when it has begun."""
+
 DEEDS = {
     "reads the caller's environment": "import os\nprint('done' if 'SANDBOX_SECRET' in os.environ else '')",
     "reads the caller's variables": (
@@ -65,8 +68,8 @@ DEEDS = {
     "leaves a process behind": (
         "import importlib, os\nimportlib.reload(os)\nreading, writing = os.pipe()\n"
         "if os.fork():\n    os.close(writing)\n    os.read(reading, 1)\n"
-        "else:\n    os.setsid()\n    os.closerange(0, 99)\n"
-        "    os.execv(PYTHON, [PYTHON, '-ISc', 'import time; time.sleep(60)', TOKEN])"
+        "else:\n    os.setsid()\n    os.set_inheritable(writing, True)\n"
+        "    os.execv(PYTHON, [PYTHON, '-ISc', SLEEPER, TOKEN])"
     ),
     "writes a file elsewhere": "import io\nio.open(PLACE, 'w').write('x')",
     "talks to a server": (
@@ -98,7 +101,9 @@ NEEDS = {
 
 def survivors(token: str) -> list[int]:
     """Return the processes whose command has a word, and that still run."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True
+    )
     found = [line.split(None, 1) for line in listed.stdout.splitlines()]
     return [int(pid) for pid, *words in found if words and token in words[0].split()]
 
@@ -157,10 +162,16 @@ def guarded(source: str) -> tuple[str, bool]:
 
 def left_by(child: str, killed: str, token: str) -> int:
     """Return how many processes are left of a program that has one child, when it is killed so or so."""
-    source = f"import os\nif not os.fork():\n    {CHILDREN[child] or 'pass'}\n    os.closerange(0, 3)\n"
-    source += (
-        f"    os.execv({sys.executable!r}, ['python', '-ISc', 'import time; time.sleep(60)', {token!r}])\n"
-    )
+    source = f"""
+import os
+reading, writing = os.pipe()
+if not os.fork():
+    {CHILDREN[child] or "pass"}
+    os.set_inheritable(writing, True)
+    os.execv({sys.executable!r}, ["python", "-ISc", {SLEEPER!r}, {token!r}])
+os.close(writing)
+os.read(reading, 1)
+"""
     if killed == KILLED[2]:
         sandbox.run(source, Limits(wall_seconds=20.0))
         return ended(token)
