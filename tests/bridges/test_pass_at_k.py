@@ -1,13 +1,14 @@
-"""The lesson's estimate is the product's, and SciPy's; both give a model the same mean."""
+"""The lesson's estimate is the product's, and SciPy's; both judge programs alike, and models."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
-from techtree.lm.eval.pass_rate import Rate, pass_at_k
+from techtree.lm.eval.pass_rate import Rate, pass_at_k, passes
+from techtree.sandbox import why_not_confined
+from techtree.techs.assistant import pass_at_k as lesson
 from techtree.techs.assistant.pass_at_k import Problem, estimate, evaluate
 
 
@@ -19,7 +20,6 @@ def test_the_estimate_is_the_products():
 
 
 def test_a_model_has_the_same_mean(monkeypatch):
-    """The product divides by the number of problems, the lesson by one less."""
     monkeypatch.setattr(
         "techtree.techs.assistant.pass_at_k.pass_at_k.passes", lambda problem, text, _: text == "right"
     )
@@ -30,5 +30,27 @@ def test_a_model_has_the_same_mean(monkeypatch):
     for k, (mean, error) in found.items():
         rate = Rate.of([pass_at_k(n, c, k) for c in counts])
         assert mean == pytest.approx(rate.value)
-        assert error == pytest.approx(rate.error * math.sqrt(len(counts) / (len(counts) - 1)))
+        assert error == pytest.approx(rate.error)
     assert np.isnan(evaluate(problems[:1], lambda problem: "wrong", 1, [1])[1][1])
+
+
+@pytest.mark.skipif(bool(why_not_confined()), reason=f"needs {why_not_confined()}")
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "    return 2 * x\n",
+        "    return 9\n",
+        "    print('x' * 500)\n    return 2 * x\n",
+        "    import os\n    os._exit(0)\n",
+        "    raise SystemExit\n",
+        "    return 2 * x\nimport builtins\nbuiltins.AssertionError = None\n",
+        "    return 9\nimport builtins, sys\nbuiltins.print(sys.argv, *sys.stdin)\n",
+        "    import sys\n    sys.stdout.close()\n    return 2 * x\n",
+        "    while True: print('y' * 99)\n",
+        "    return (\n",
+    ],
+)
+def test_programs_are_judged_alike(completion):
+    problem = Problem("def double(x):\n", "double", "def check(f):\n    assert f(3) == 6\n")
+    found = passes(problem.prompt + completion, f"{problem.test}\ncheck({problem.entry_point})\n")
+    assert found == lesson.passes(problem, completion)
