@@ -605,9 +605,12 @@ def test_weights_and_gradients_of_any_layout_of_memory(impl, rng):
     for of_weights, of_gradients in itertools.product(battery.LAYOUTS, repeat=2):
         replicas = replicas_of(rng, 2, shapes=[(3, 4), (2, 2, 3), (5,)])
         for parameter in (each for replica in replicas for each in replica):
-            parameter.grad = battery.LAYOUTS[of_gradients](parameter.grad)
-            laid = battery.LAYOUTS[of_weights](parameter.data)
-            parameter.data = laid if laid.flags.writeable else parameter.data
+            gradient, weight = (
+                battery.LAYOUTS[of_gradients](parameter.grad),
+                battery.LAYOUTS[of_weights](parameter.data),
+            )
+            parameter.grad = gradient if gradient.flags.writeable else parameter.grad
+            parameter.data = weight if weight.flags.writeable else parameter.data
         expected, start = weighted_means(replicas, [1, 2]), [each.data.copy() for each in replicas[0]]
         flat = np.concatenate([each.reshape(-1) for each in start])
         sharded = impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.5), Ring(2))
