@@ -38,7 +38,10 @@ _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 
 
 class RequestError(Exception):
-    """A request that is refused: made by ``RequestError(status, message)``, both are attributes."""
+    """A request that is refused: made by ``RequestError(status, message)``.
+
+    Both are attributes, and the message is its text, too.
+    """
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -171,7 +174,7 @@ def parse_completion(body: bytes) -> Completion:
     ('def f(', 16, (')',), 0.0, 1.0)
     """
     try:
-        given = json.loads(body)
+        given = json.loads(body.decode("utf-8"), parse_constant=_no_number)  # bytes may be UTF-16 for it
     except (ValueError, RecursionError) as error:
         raise RequestError(400, f"the body must be JSON: {error}") from error
 
@@ -195,6 +198,10 @@ def parse_completion(body: bytes) -> Completion:
     except (ValueError, OverflowError) as error:
         raise RequestError(400, str(error)) from error
     return Completion(prompt, counts[0], settings, counts[1], stop, is_stream)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _is_count(value: object) -> bool:
@@ -250,8 +257,9 @@ class Engine:
         free one that shares most tokens with the prompt, from its beginning, if they are at least half of the
         prompt; otherwise, and of equal ones, the one whose last work ended the longest time ago. What it
         shares is not read again, but for the prompt's last token, whose logits are needed; the rest is read
-        in one `extend`. Each new token is read when the next one is asked for. The slot is free again, and
-        holds what was read, when the generator has ended, was closed, or broke off with an error.
+        in one `extend`, for the first new token: none is read where max_tokens is 0. Each new token is read
+        when the next one is asked for. The slot is free again, and holds what was read, when the generator
+        has ended, was closed, or broke off with an error.
         """
         ids = [int(each) for each in self._encode(asked.prompt)]
         n_prompt, reason = len(ids), "length"

@@ -8,6 +8,7 @@ import json
 import re
 import time
 import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -115,7 +116,8 @@ A\x00: a|"A": a
 A:b\r\nC: \t d e\t f \t\r\nG:\r\nH:   \r\nI: \xa0b\xa0\r\nJ: \x85|A: \xe9\xff\x80\xa0 \xc3\xa9
 a: 1\r\nB: 2\r\nA: 3\r\na: 1\r\nHOST: [::1]:8012\r\nhost: b|Content-Length: x\r\nBad|A:|A: \t|A: b:c: d
 Transfer-Encoding: chunked|transfer-encoding: identity\r\nContent-Length: 0
-Transfer-Encoding:|cOnTeNt-LeNgTh: 2
+Transfer-Encoding: chunked\r\nContent-Length: 99|Content-Length: 99\r\nTransfer-Encoding:
+Content-Length: 99\r\nA b: c|Transfer-Encoding:|cOnTeNt-LeNgTh: 2
 Content-Length: 1\r\nContent-Length: 1|Content-Length: 8\r\n\r\n\r\n\r\n\r\n|Content-Length: 1048577\r\nX
 """
 LENGTHS = r"""5|6|7|0|06|0000000003|1e1|+1|-1|1_0||1.0|0x1|1 2|1, 1|a|\xb2
@@ -136,6 +138,11 @@ SMALL += [
     b"%s /x HTTP/1.1\r\nContent-Length: %d\r\n\r\nabc" % (m, n) for m in (b"GET", b"Y") for n in (3, 5, 2**21)
 ]
 SMALL += [FIRST + b"A: b%cc\r\n\r\n" % byte for byte in (*range(32), 126, 127, 128, 133, 160, 255)]
+SMALL += [
+    FIRST + b"".join(b"a: %s\r\n" % value for value in values) + b"\r\n"
+    for n in (2, 3)
+    for values in itertools.product((b"", b"x", b" \t", b",", b"x, y"), repeat=n)
+]  # one name several times
 SMALL += [FIRST + b"Content-Length: 256\r\n\r\n" + bytes(range(256)), raw() + raw("GET")]
 
 
@@ -190,8 +197,17 @@ THEIRS = """evil.example evil.example:PORT 127.0.0.1:NEXT localhost:PORT0 127.0.
     localhost.:PORT localhost.evil.example:PORT evil.localhost:PORT 127.0.0.2:PORT
     0.0.0.0:PORT ::1:PORT [::1]:PORTx x127.0.0.1:PORT
     127.0.0.1:PORT,evil [::]:PORT 127.0.0.1:PORT@evil http://127.0.0.1:PORT 127.0.0.1:PORT/
+    localho\u017ft:PORT LOCALHO\u017fT:PORT 127.0.0.\u0661:PORT
     127.0.0.1:0PORT 127.1:PORT 127.0.0.1 localhost [::1] null file:// * https://localhost:PORT
     http:/localhost:PORT //localhost:PORT"""
+
+
+def test_what_a_refusal_says(impl):
+    for status, message in itertools.product(
+        (400, 503), ("It is \u00e9, TWICE\n", "a", *battery.texts(300).values())
+    ):
+        error = impl.RequestError(status, message)
+        assert (error.status, error.message, str(error)) == (status, message, message)
 
 
 def test_who_may_ask(impl):
@@ -236,7 +252,7 @@ WRONG = r"""prompt null 3 ["a"] [] {} true "\ud800" "a\udfffb" 0 false
     top_p "1" true false [1] {} "" NaN -0.1 1.1 2 []
     stream 1 0 "true" [] "" {} 0.0 1.0"""
 NOT_JSON = b"""| {|prompt|{"prompt":"x"|{'prompt':'x'}|{"prompt":"x"}}|[]|"prompt"|3|null
-    |[{"prompt":"x"}]|{"prompt":"x",}|true|{}|["prompt"]|{"Prompt":"x"}|{"prompt":"\xff"}|\xff
+    |[{"prompt":"x"}]|[["prompt","x"]]|[["prompt","x"],["seed",1]]|["prompt","x"]|{"prompt":"x",}|true|{}|["prompt"]|{"Prompt":"x"}|{"prompt":"\xff"}|\xff
     |{"prompt":"x"} {"prompt":"x"}"""
 
 
@@ -263,9 +279,15 @@ def test_what_may_be_asked(impl):
         {f"{name}_penalty": 1.5, "min_p": 0.5, "top_k": 3} for name in ("presence", "frequency", "repetition")
     ]
     fields += [{"max_tokens": n, "seed": n, "temperature": n} for n in aim.sizes(9, at_most=2**40)]
+    fields += [{f"field{i}": i for i in range(n)} for n in aim.sizes(1, 7, 40, at_most=300)]
     for given in fields:
         for is_ascii in (True, False):
             check_fields(impl, given, json.dumps({"prompt": "x", **given}, ensure_ascii=is_ascii).encode())
+    others = ["\ud800", "a\udfff", ["\ud800"], {"\udc00": 1}, {}, [[]], "", 0, -1.5, True, False, None]
+    for other, name in itertools.product(
+        others, ("user", "model", "\udc00", "", "max_token", "Stop", "is_stream")
+    ):
+        check_fields(impl, {}, json.dumps({"prompt": "x", name: other}).encode())
 
 
 def test_what_may_not_be_asked(impl):
@@ -274,7 +296,19 @@ def test_what_may_not_be_asked(impl):
             body = '{"model":"x",%s"%s":%s}' % ('"prompt":"x",' * (name != "prompt"), name, value)  # noqa: UP031
             assert refused(impl, impl.parse_completion, body.encode()) == 400, body
     large = [b'{"prompt":"x","%s":1%s}' % (name, b"0" * 400) for name in (b"temperature", b"top_p")]
-    for body in [*NOT_JSON.split(b"|"), *large, b"[" * 200_000]:
+    kinds = (
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+        "utf-32",
+        "utf-32-le",
+        "utf-32-be",
+    )  # which Python's reader takes
+    others = [b'{"prompt":"x","y":%s}' % y for y in (b"NaN", b"[Infinity]", b'{"a":-Infinity}', b"[nan]")]
+    others += [b'{"prompt":"x"}'.decode().encode(kind) for kind in kinds] + [
+        '{"prompt":"\u00e9"}'.encode("latin-1")
+    ]
+    for body in [*NOT_JSON.split(b"|"), *large, *others, b"[" * 200_000]:
         assert refused(impl, impl.parse_completion, body) == 400, body[:20]
 
 
@@ -383,15 +417,29 @@ def check_stream(pieces, items, before):
 
 
 def test_a_stream(impl):
-    ids = set()
-    for items in (ITEMS, [("", "stop")], [("", None), ("a", None), ("", "length")], [("a" * 5000, "stop")]):
+    ids, long = set(), [(f"{n}, and more of it ", None) for n in range(40)]
+    for items in (
+        ITEMS,
+        [("", "stop")],
+        [("", None), ("a", None), ("", "length")],
+        [("a" * 5000, "stop")],
+        [*long, ("b" * 5000, None), ("c", "stop")],
+    ):
         engine, before = Script(*items), int(time.time())
         pieces = list(impl.respond(asking(impl, {"prompt": "x", "stream": True, "stop": "b"}), engine))
         check_stream(pieces, items, before)
         assert engine.asked == [wish(impl, "x", 16, PLAIN, 0, ["b"], True)]
         assert engine.n_closed == 1
         ids.add(re.search(rb'cmpl-[^"]*', b"".join(pieces))[0])
-    assert len(ids) == 4
+    assert len(ids) == 5
+
+
+def test_an_answer_has_one_time(impl):
+    """However long it takes."""
+    days = itertools.count(int(time.time()), 86400)
+    with mock.patch.object(time, "time", side_effect=map(float, days)):
+        pieces = list(impl.respond(asking(impl, {"prompt": "x", "stream": True}), Script(*ITEMS)))
+    assert len(set(re.findall(rb'"created": *(\d+)', b"".join(pieces)))) == 1
 
 
 def test_a_piece_for_each_item(impl):
@@ -479,6 +527,54 @@ def test_one_client_after_the_other(impl, rng):
                 engine.given.clear()
 
 
+def test_requests_of_any_size_in_pieces(impl):
+    for n in aim.sizes(100, 70_000, at_most=1_000_000):
+        engine = Script(*ITEMS)
+        server, data = impl.Server(engine, PORT), ask("x" * n)
+        for size in (n // 3 + 1, n // 2 + 7, len(data)):
+            for start in range(0, len(data), size):
+                assert server.step() is None
+                server.feed("a", data[start : start + size])
+            assert read_answer(rest_of(server, "a"))[0] == 200
+            assert engine.asked.pop().prompt == "x" * n
+
+
+def test_any_hashable_is_a_client_of_its_own(impl):
+    """The order is that of the ends of requests, and neither that of their beginnings nor of names."""
+    names = [
+        1,
+        "1",
+        b"1",
+        (1,),
+        "",
+        None,
+        0,
+        "0",
+        -5,
+        10**6,
+        5000,
+        2**70,
+        2.5,
+        frozenset([1]),
+        "None",
+        "a",
+        "A",
+    ]
+    many = [list(range(n)) for n in aim.sizes(40, at_most=300)]
+    for order in (names, names[::-1], names[::2] + names[1::2], *many):
+        server = impl.Server(Script(*ITEMS), PORT)
+        for name in order:
+            server.feed(name, ask()[:-1])
+        for name in order[::-1]:
+            server.feed(name, ask()[-1:])
+        for n in range(len(ITEMS) + 1):
+            for name in order[::-1]:
+                found, piece = server.step()
+                assert (type(found), found) == (type(name), name)
+                assert (piece is None) == (n == len(ITEMS))
+        assert server.step() is None
+
+
 def test_what_cannot_be_read_is_refused(impl):
     bad = {
         413: [b"x" * 16384, raw(Content_Length=str(2**20 + 1)), FIRST + b"A: b\r\n" * 4000],
@@ -493,12 +589,15 @@ def test_what_cannot_be_read_is_refused(impl):
     }
     for status, requests in bad.items():
         for request in requests:
-            engine = Script(*ITEMS)
-            server = impl.Server(engine, PORT)
-            server.feed(7, request)
-            server.feed(7, ask())
-            check_refusal(rest_of(server, 7), status)
-            assert engine.asked == []
+            for more in (b"", b"x", b"xy", b"x" * 500):
+                engine = Script(*ITEMS)
+                server = impl.Server(engine, PORT)
+                server.feed(7, request + more)
+                client, piece = server.step()
+                assert client == 7
+                server.feed(7, ask())
+                check_refusal([piece, *rest_of(server, 7)], status)
+                assert engine.asked == []
     for port in (80, 9999):
         server = impl.Server(Script(*ITEMS), port)
         server.feed(1, ask(Host=f"localhost:{port}", Origin=f"http://[::1]:{port}"))
@@ -687,6 +786,8 @@ ASKED = [
     ("kk", 0, PLAIN, 6),
     ("abc", 12, Sampling(2.0, 0, 1.0, 0.0, 1.1, 0.5, 0.5), 7, ("the ", "\n\n", "h")),
     ("abc", 100, GREEDY, 8),
+    ("abca", 9, Sampling(0.0, 0, 1.0, 0.0, 1.5, 1.0, 1.0), 8),
+    ("kkab", 9, Sampling(0.0, 0, 1.0, 0.0, 1.0, 0.0, 9.0), 8),
     ("a" * 24, 5, PLAIN, 9),
     ("a" * 23, 5, PLAIN, 10),
     ("abc", 6, GREEDY, 0),
@@ -741,6 +842,8 @@ def test_text_is_held_back_until_it_is_sure(impl):
         ({0: 23, 23: 1, 1: 23}, 3, [], ["\ufeff", "b", "\ufeff", ""], "length"),
         ({0: 18, 18: END}, 9, ["zz"], ["", "\ufffd"], "stop"),
         ({0: 22, 22: 1}, 2, ["h"], ["t", ""], "stop"),
+        ({0: 1, 1: 18}, 2, ["bc", "\ufffdz"], ["", "", "b\ufffd"], "length"),
+        ({0: 1, 1: 2}, 2, ["bcd", *"efghijklmnopq" * 3, "c"], ["", "b", ""], "stop"),
         ({0: END}, 5, [], [""], "stop"),
         ({0: END}, 0, [], [""], "length"),
         ({0: 1, 1: 2, 2: 1}, 5, ["bb"], ["", "bc", "", "bc", "", "b"], "length"),
@@ -843,6 +946,14 @@ def test_slots_of_any_length(impl):
         asked = (("abcd" * n)[:n], 5, PLAIN, n)
         found = list(make_engine(impl, model, max_len=n + 3).complete(wish(impl, *asked)))
         assert found == slow_complete(0, *asked, max_len=n + 3)[0]
+        text = "abcd" * n
+        engine = make_engine(impl, model, max_len=len(text) + 3)
+        for n_taken in (1, 3):  # Each time the one slot is free again.
+            items = engine.complete(wish(impl, text, 5, PLAIN))
+            for _ in range(n_taken):
+                next(items)
+            items.close()
+        assert [reason for _, reason in engine.complete(wish(impl, text, 1))] in ([None, "length"], ["stop"])
     found = list(make_engine(impl, scripted({0: 1, 1: 0}), 200).complete(wish(impl, "a", 40, stop=["zz"])))
     assert [text for text, _ in found] == ["b", "a"] * 20 + [""]
 

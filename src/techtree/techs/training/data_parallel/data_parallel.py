@@ -212,7 +212,8 @@ def average_gradients(
         ``grad`` is that of the mean loss over this worker's examples; afterwards it is that over all
         examples, in the same shape and dtype, equal on all workers to the last bit.
     n_examples
-        How many each worker averaged over. A worker with 0 has no say, whatever its gradients are, also NaN.
+        How many each worker averaged over: Python's integers, or NumPy's of any dtype, whatever their sum. A
+        worker with 0 has no say, whatever its gradients are, also NaN.
     network
         One `all_reduce` of all gradients, put end to end in the order of the parameters.
 
@@ -222,7 +223,8 @@ def average_gradients(
         When a parameter has no gradient, or no worker has an example. Nothing is changed then.
     """
     weighted = [
-        _weighted_gradients(*each, sum(n_examples)) for each in zip(replicas, n_examples, strict=True)
+        _weighted_gradients(*each, sum(map(int, n_examples)))
+        for each in zip(replicas, n_examples, strict=True)
     ]
     for parameters, mean in zip(replicas, all_reduce(weighted, network), strict=True):
         for parameter, part in zip(parameters, _cut(mean, parameters), strict=True):
@@ -283,7 +285,7 @@ class ShardedOptimizer:
             As in `average_gradients`, before anything is changed.
         """
         weighted = [
-            _weighted_gradients(*each, sum(n_examples))
+            _weighted_gradients(*each, sum(map(int, n_examples)))
             for each in zip(self.replicas, n_examples, strict=True)
         ]
         for parameter, gradient in zip(self.slices, reduce_scatter(weighted, self.network), strict=True):
@@ -312,7 +314,7 @@ def _weighted_gradients(parameters: Sequence[Parameter], n: int, n_all: int) -> 
     if n_all <= 0:
         raise ValueError("at least one worker must have an example; all have 0")
     flat = np.concatenate([each.grad.reshape(-1) for each in parameters])  # pyright: ignore[reportOptionalMemberAccess]
-    return flat * flat.dtype.type(n / n_all) if n else np.zeros_like(flat)
+    return flat * flat.dtype.type(int(n) / n_all) if n else np.zeros_like(flat)
 
 
 def _cut(flat: np.ndarray, parameters: Sequence[Parameter]) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 A sum of N numbers in a dtype is off by at most N roundings of the sum of their sizes.
 """
 
+import itertools
 from collections import Counter, defaultdict, deque
 
 import numpy as np
@@ -573,6 +574,77 @@ def test_many_workers_many_parameters_and_counts_of_any_kind(impl, rng):
                 assert np.abs(parameter.grad - mean).max(initial=0) < 1e-12
 
 
+def test_counts_of_any_dtype_and_size_leave_the_dtype_of_the_gradients(impl, rng):
+    """Their sum may be more than their dtype holds, and each more than that of the gradients."""
+    counted = [(kind, [np.iinfo(kind).max, 1, np.iinfo(kind).max]) for kind in battery.INTEGERS[:-1]]
+    counted += [(int, [2**70, 3, 2**69]), (int, [70_000, 70_000, 1]), (np.int64, [10**6, 0, 2 * 10**6])]
+    for kind, values in counted:
+        whole = [int(value) for value in values]
+        for counts in (
+            [kind(value) for value in values],
+            np.array(values, kind if kind is not int else object),
+        ):
+            for dtype, tolerance in ((np.float16, 1e-2), (np.float32, 1e-5), (np.float64, 1e-13)):
+                replicas = replicas_of(rng, 3, dtype)
+                wide = [Parameter(each.data.astype(np.float64)) for each in replicas[0]]
+                for parameter, places in zip(wide, zip(*replicas, strict=True), strict=True):
+                    parts = [(each.grad.astype(np.float64), n) for each, n in zip(places, whole, strict=True)]
+                    parameter.grad = np.asarray(sum(grad * (n / sum(whole)) for grad, n in parts))
+                SGD(wide, 0.1).step()
+                impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.1), Ring(3)).step(counts)
+                impl.average_gradients(replicas, counts, Ring(3))
+                for replica in replicas:
+                    for parameter, expected in zip(replica, wide, strict=True):
+                        assert parameter.grad.dtype == parameter.data.dtype == dtype
+                        assert np.abs(parameter.grad - expected.grad).max() < tolerance
+                        assert np.abs(parameter.data - expected.data).max() < tolerance
+
+
+def test_weights_and_gradients_of_any_layout_of_memory(impl, rng):
+    """What is put end to end are the entries in the order of their indices, not in that of memory."""
+    for of_weights, of_gradients in itertools.product(battery.LAYOUTS, repeat=2):
+        replicas = replicas_of(rng, 2, shapes=[(3, 4), (2, 2, 3), (5,)])
+        for parameter in (each for replica in replicas for each in replica):
+            gradient, weight = (
+                battery.LAYOUTS[of_gradients](parameter.grad),
+                battery.LAYOUTS[of_weights](parameter.data),
+            )
+            parameter.grad = gradient if gradient.flags.writeable else parameter.grad
+            parameter.data = weight if weight.flags.writeable else parameter.data
+        expected, start = weighted_means(replicas, [1, 2]), [each.data.copy() for each in replicas[0]]
+        flat = np.concatenate([each.reshape(-1) for each in start])
+        sharded = impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.5), Ring(2))
+        slices = [each.groups[0]["parameters"][0].data for each in sharded.optimizers]
+        assert np.array_equal(np.concatenate(slices), flat)
+        sharded.step([1, 2])
+        impl.average_gradients(replicas, [1, 2], Ring(2))
+        for replica in replicas:
+            for parameter, mean, weight in zip(replica, expected, start, strict=True):
+                np.testing.assert_allclose(parameter.grad, mean, atol=1e-13)
+                np.testing.assert_allclose(parameter.data, weight - 0.5 * mean, atol=1e-13)
+
+
+def test_any_of_the_workers_may_have_no_examples(impl, rng):
+    """All get the gradient and the weights, whoever has a say."""
+    for counts in itertools.product((0, 1, 3), repeat=3):
+        if not any(counts):
+            continue
+        replicas = replicas_of(rng, 3)
+        for parameter in (
+            each for replica, n in zip(replicas, counts, strict=True) if not n for each in replica
+        ):
+            parameter.grad[...] = np.nan
+        expected, start = weighted_means(replicas, counts), [each.data.copy() for each in replicas[0]]
+        impl.ShardedOptimizer(replicas, lambda each: SGD(each, 0.5), Ring(3)).step(counts)
+        impl.average_gradients(replicas, counts, Ring(3))
+        for replica in replicas:
+            for parameter, mean, weight in zip(replica, expected, start, strict=True):
+                np.testing.assert_allclose(parameter.grad, mean, atol=1e-13, err_msg=f"{counts}")
+                np.testing.assert_allclose(
+                    parameter.data, weight - 0.5 * mean, atol=1e-13, err_msg=f"{counts}"
+                )
+
+
 def test_gradients_of_replicas_share_no_memory(impl, rng):
     for n in (1, 3):
         replicas = replicas_of(rng, n)
@@ -711,6 +783,7 @@ def test_each_worker_keeps_the_state_of_its_slice(impl, rng):
         replicas, made = replicas_of(rng, n), []
 
         def make(parameters, made=made):
+            assert type(parameters) is list
             made.append(list(parameters))
             return AdamW(parameters, 0.05)
 

@@ -26,7 +26,7 @@ CHECK_NUMBER = "    if len(arrays) != network.n_workers:\n"
 CHECK_KINDS = 'kinds = sorted({f"{each.dtype} {each.shape}" for each in arrays})'
 REDUCED = "sums = all_gather(reduce_scatter(arrays, network), network)"
 SHAPED = "return [each.reshape(array.shape) for each, array in zip(sums, arrays, strict=True)]"
-WEIGHTED = "return flat * flat.dtype.type(n / n_all) if n else np.zeros_like(flat)"
+WEIGHTED = "return flat * flat.dtype.type(int(n) / n_all) if n else np.zeros_like(flat)"
 MISSING = "    if missing:\n"
 NONE_AT_ALL = "    if n_all <= 0:\n"
 GIVE = "parameter.grad = part.copy()"
@@ -256,8 +256,8 @@ MISTAKES = {
     "average_gradients averages the means of workers with unequal numbers": [
         (WEIGHTED, "return flat * flat.dtype.type(1 / _number[0])"),
         (
-            "    weighted = [\n        _weighted_gradients(*each, sum(n_examples)) for",
-            "    _number[0] = len(replicas)\n    weighted = [\n        _weighted_gradients(*each, sum(n_examples)) for",
+            "    weighted = [\n        _weighted_gradients(*each, sum(map(int, n_examples)))\n        for",
+            "    _number[0] = len(replicas)\n    weighted = [\n        _weighted_gradients(*each, sum(map(int, n_examples)))\n        for",
         ),
         ("def _cut(", "_number = [1]\n\n\ndef _cut("),
         (
@@ -270,10 +270,10 @@ MISTAKES = {
         (WEIGHTED, "return flat * flat.dtype.type(n) if n else np.zeros_like(flat)")
     ],
     "average_gradients multiplies the gradients of a worker without examples by 0": [
-        (WEIGHTED, "return flat * flat.dtype.type(n / n_all)")
+        (WEIGHTED, "return flat * flat.dtype.type(int(n) / n_all)")
     ],
     "average_gradients turns float32 into float64": [
-        (WEIGHTED, "return flat * np.float64(n / n_all) if n else np.zeros(flat.shape)")
+        (WEIGHTED, "return flat * np.float64(int(n) / n_all) if n else np.zeros(flat.shape)")
     ],
     "average_gradients takes a missing gradient for zeros": [
         (
@@ -288,8 +288,8 @@ MISTAKES = {
             "flat = np.concatenate([np.zeros(each.data.size, each.dtype) if each.grad is None else each.grad.reshape(-1) for",
         ),
         (
-            "    weighted = [\n        _weighted_gradients(*each, sum(n_examples)) for",
-            "    if any(each.grad is None for each in replicas[0]):\n        raise ValueError\n    weighted = [\n        _weighted_gradients(*each, sum(n_examples)) for",
+            "    weighted = [\n        _weighted_gradients(*each, sum(map(int, n_examples)))\n        for",
+            "    if any(each.grad is None for each in replicas[0]):\n        raise ValueError\n    weighted = [\n        _weighted_gradients(*each, sum(map(int, n_examples)))\n        for",
         ),
     ],
     "average_gradients divides by 0 when nobody has an example": [
@@ -460,7 +460,7 @@ def _average_with_a_bucket(replicas, n_examples, network):
         for each in replica:
             if n:
                 bucket[start : start + each.data.size] = (
-                    each.grad * (float(n) / float(sum(n_examples)))
+                    each.grad * (float(n) / float(sum(map(int, n_examples))))
                 ).ravel()
             start += each.data.size
         buckets.append(bucket)
@@ -482,16 +482,14 @@ class _OtherSharded:
         self.optimizers = [make_optimizer([each]) for each in self.own]
 
     def step(self, n_examples):
-        total = sum(n_examples)
+        total = sum(map(int, n_examples))
         if total == 0 or any(each.grad is None for replica in self.replicas for each in replica):
             raise ValueError("nothing to do")
         flat = []
         for replica, n in zip(self.replicas, n_examples, strict=True):
             joined = np.concatenate([each.grad.ravel() for each in replica])
             flat.append(
-                np.where(n > 0, joined * joined.dtype.type(n) / joined.dtype.type(total), 0).astype(
-                    joined.dtype
-                )
+                np.where(n > 0, joined / joined.dtype.type(total / max(int(n), 1)), 0).astype(joined.dtype)
             )
         for each, optimizer, gradient in zip(
             self.own, self.optimizers, _slice_by_slice_scatter(flat, self.network), strict=True

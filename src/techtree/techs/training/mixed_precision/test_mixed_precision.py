@@ -62,8 +62,12 @@ def hard_cases(rng, n_exponent, n_mantissa):
     mantissas[-3:] = [1, 1, 2 - 2.0**-n_mantissa]  # at both ends of the range
     halves = mantissas + 2.0 ** -(n_mantissa + 1)
     small = 2.0 ** (2 - reach - n_mantissa) * np.array([0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3.5])
+    end = np.concatenate(
+        [1 - 2.0 ** -np.arange(1, 25.0), 1 + 2.0 ** -np.arange(0, 24.0), rng.uniform(0.99, 1.01, 9)]
+    )
     with np.errstate(over="ignore"):
-        sizes = np.concatenate([np.ldexp(mantissas, exponents), np.ldexp(halves, exponents), small])
+        sizes = [np.ldexp(mantissas, exponents), np.ldexp(halves, exponents), small, np.ldexp(end, reach)]
+        sizes = np.concatenate(sizes)
         sizes = neighbours(sizes.astype(np.float32))
     sizes = sizes[~np.isnan(sizes)]
     return np.concatenate([sizes, -sizes]).astype(np.float32)
@@ -133,6 +137,28 @@ def test_other_dtypes_are_turned_into_float32_first(impl):
     halves = np.array([1 / 3, 1000, -65504, 6e-8, 0, -np.inf, 17], np.float16)
     for form in [*FORMATS, (4, 10), (2, 23), (6, 2)]:
         same_bits(impl.round_to(halves, *form), slow(halves, *form))
+
+
+def test_what_becomes_a_half_in_float32_is_rounded_twice(impl, rng):
+    """Halfway points of a format and a little more, which float32 does not hold: from every wider dtype."""
+    for kind in (np.int32, np.uint32, np.int64, np.uint64, np.float64, np.longdouble):
+        for n_mantissa in (1, 3, 7, 10):
+            halves = 2 * rng.integers(2**n_mantissa, 2 ** (n_mantissa + 1), size=20) + 1
+            more = halves * 2 ** (29 - n_mantissa) + rng.choice([-1, 1], size=20)  # below 2**31
+            x = more.astype(kind)
+            signs = [1] if x.dtype.kind == "u" else [1, -1]
+            for sign in signs:
+                same_bits(impl.round_to(x * kind(sign), 8, n_mantissa), slow(x * kind(sign), 8, n_mantissa))
+
+
+def test_any_layout_of_memory(impl, rng):
+    for dtype in (np.float32, np.float64, np.float16):
+        for lay_out in battery.LAYOUTS.values():
+            for shape in ((3, 4), (2, 3, 4), (5,), (2, 0, 3), (1, 0)):
+                x = lay_out(rng.normal(size=shape).astype(dtype))
+                kept = x.copy()
+                same_bits(impl.round_to(x, *BFLOAT16), slow(x, *BFLOAT16))
+                assert np.array_equal(x, kept)
 
 
 def test_every_dtype_and_byte_order(impl):
@@ -387,6 +413,23 @@ def test_publish_writes_into_the_models_arrays(impl):
     assert [each.data.dtype for each in model] == [np.float32, np.float64, np.float32]
     assert float(weights.masters[0].data[0]) == float(np.float32(1 + 1e-5))  # the masters are not rounded
     assert all(each.data is array for each, array in zip(model, arrays, strict=True))
+
+
+def test_publishing_leaves_every_master_as_it_is(impl, rng):
+    """Also one that is infinite, 0 or a half in the format of the model."""
+    for form in (BFLOAT16, FLOAT16, (4, 3)):
+        x = np.concatenate([hard_cases(rng, *form), np.array([np.inf, -np.inf, np.nan, 0, -0.0], np.float32)])
+        model = weights_of(np.zeros_like(x))
+        weights = impl.MasterWeights(model, *form)
+        weights.masters[0].data[:] = x
+        for _ in range(2):
+            weights.publish()
+            same_bits(weights.masters[0].data, x)
+            same_bits(model[0].data, slow(x, *form))
+        same_bits(weights.state_dict()["0"], x)
+        weights.load_state_dict({"0": x[::-1]})
+        same_bits(weights.masters[0].data, x[::-1])
+        same_bits(model[0].data, slow(x[::-1], *form))
 
 
 def test_gradients_move_to_the_masters(impl):
@@ -665,11 +708,13 @@ def test_a_scaler_goes_on_from_its_state(impl):
         first = impl.LossScaler(scale, 3)
         scales(first, outcomes[:at])
         assert all(isinstance(each, np.ndarray) for each in first.state_dict().values())
-        state = {name: np.array(each) for name, each in first.state_dict().items()}
+        state = first.state_dict()
         for each in state.values():
             assert each.dtype.kind in "fiu"
+        scales(first, [True, False, True])  # what it does afterwards does not change the state
+        first.state_dict()
+        for each in state.values():
             each.flags.writeable = False
-        scales(first, [True, False])  # what it does afterwards does not change the state
         second = impl.LossScaler(1.0, 3)
         second.load_state_dict(state)
         assert isinstance(second.scale, float)
