@@ -125,6 +125,32 @@ def test_nothing_outside_changes(tmp_path):
     assert (tmp_path / "kept").read_text() == "kept"
 
 
+WRITABLE = """
+import ctypes, os, subprocess, sys
+libc = ctypes.CDLL(None)
+print(libc.syscall(442, -100, b"/", 0, (ctypes.c_uint64 * 4)(0, 1, 0, 0), 32))  # mount_setattr
+print(libc.mount(b"none", b"/", None, 32, None))  # remount
+try: open({place!r}, "w").write("x"); print("written")
+except OSError: print("refused")
+"""
+
+
+@pytest.mark.parametrize("way", ["itself", "a new program", "a new namespace"])
+def test_no_right_is_had_again(way, tmp_path):
+    source = WRITABLE.format(place=str(tmp_path / "made"))
+    if way == "a new program":
+        source = f"import subprocess, sys\nsubprocess.run([sys.executable, '-I', '-S', '-c', {source!r}])"
+    if way == "a new namespace":
+        source = (
+            "import ctypes, os\nuser = os.getuid()\n"
+            "assert ctypes.CDLL(None).unshare(0x10020000) == 0\n"  # of users and of mounts
+            "open('/proc/self/uid_map', 'w').write(f'0 {user} 1')\n" + source
+        )
+    outcome = run(source)
+    assert outcome.output == "-1\n-1\nrefused\n"
+    assert not (tmp_path / "made").exists()
+
+
 def test_there_is_no_network():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

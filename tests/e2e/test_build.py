@@ -69,6 +69,23 @@ def test_the_folder_of_a_finished_run(finished):
     assert not list(finished.glob("checkpoint*"))
 
 
+def test_a_model_that_is_there_learns_more(finished, tmp_path):
+    other = write_corpus(tmp_path / "other", 20)
+    for file in other.iterdir():  # code of another taste
+        file.write_text(file.read_text().replace("return", "yield").replace("limit", "bound"))
+    out = tmp_path / "more"
+    words = ("--corpus", other, "--out", out, "--steps", 40)
+    run = build(*words, "--init", finished / "model")
+    assert run.returncode == 0, run.stderr
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["bits_per_byte"] < 0.95 * report["bits_per_byte_before"]
+    assert f"{report['bits_per_byte_before']:.3f} bits per byte before" in run.stdout
+    shapes = [json.loads((folder / "report.json").read_text())["model"] for folder in (finished, out)]
+    assert shapes[0] == shapes[1]
+    tokenizers = [(folder / "model" / "tokenizer.json").read_bytes() for folder in (finished, out)]
+    assert tokenizers[0] == tokenizers[1]
+
+
 def test_a_finished_run_is_not_run_again(finished):
     before = (finished / "report.json").stat().st_mtime_ns
     run = build("--out", finished)

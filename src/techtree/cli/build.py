@@ -32,9 +32,13 @@ class Config:
     seed: int = 0
     """Of the first weights and of the order of the data."""
 
+    init: Path | None = None
+    """The folder of a model to go on with, on your own code, instead of a new one."""
+
 
 def run(config: Config) -> int:
     """Build, with a display that fits where the output goes."""
+    from techtree.engines.model_folder import find_model_folder
     from techtree.lm.data.corpus import standard_library
     from techtree.lm.pipeline.config import REPORT, BuildConfig
 
@@ -46,6 +50,7 @@ def run(config: Config) -> int:
         n_steps=config.steps,
         depth=config.depth,
         seed=config.seed,
+        init=config.init and find_model_folder(config.init),
     )
     with filling(folder):
         if (folder / REPORT).exists():
@@ -60,6 +65,8 @@ def run(config: Config) -> int:
     print(
         f"\n{report['bits_per_byte']:.3f} bits per byte on held-out files; the best n-gram needs {best:.3f}"
     )
+    if before := report["bits_per_byte_before"]:
+        print(f"{before:.3f} bits per byte before, by the model that it began with")
     print(f"report    {folder / 'report.md'}")
     print(f"complete  techtree complete FILE:LINE:COL --model {report['model_folder']}")
     print(f"serve     techtree serve --model {report['model_folder']}")

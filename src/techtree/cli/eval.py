@@ -192,10 +192,10 @@ def _write(config: Config, engine: "Engine", exercises: "list[Exercise]", what: 
     for i, exercise in enumerate(exercises):
         for j in range(config.samples):
             how = Drawing(temperature, seed=config.seed * 1_000_003 + j)
-            programs.append(write(engine, exercise, how, chats=chats) + exercise.check)
+            programs.append((write(engine, exercise, how, chats=chats), exercise.check))
         _show_progress(i + 1, len(exercises), "functions")
     right = all_passing(programs)
-    known = all_passing([each.prompt + each.solution + each.check for each in exercises])
+    known = all_passing([(each.prompt + each.solution, each.check) for each in exercises])
     counts = [sum(right[i : i + config.samples]) for i in range(0, len(right), config.samples)]
     print(
         f"{what}: {len(exercises)} functions, {'asked for in a chat' if chats else 'gone on with'}, each "

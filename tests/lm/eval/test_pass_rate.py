@@ -13,8 +13,28 @@ needs_sandbox = pytest.mark.skipif(bool(why_not_confined()), reason=f"needs {why
 
 @needs_sandbox
 def test_right_and_wrong_programs():
-    programs = ["assert 1 + 1 == 2", "assert 1 + 1 == 3", "print('x', end='')", "raise SystemExit"]
-    assert all_passing(programs) == [True, False, True, False]
+    programs = [("x = 2", "assert x == 2"), ("x = 2", "assert x == 3"), ("raise SystemExit", ""), ("x =", "")]
+    assert all_passing(programs) == [True, False, False, False]
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "habit",
+    [
+        "print('x', end='')",
+        "print('x' * 1000)",
+        "import sys; sys.stdout.close()",
+        "def print(*words): raise ValueError",
+        "from __future__ import annotations",
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int = 1",
+        "if __name__ == '__main__': raise ValueError",
+        "assert_ = sorted = len = None",
+        "import atexit, os; atexit.register(os._exit, 3)",
+        "import threading, time; threading.Thread(target=time.sleep, args=(99,)).start()",
+    ],
+)
+def test_odd_habits_pass(habit):
+    assert passes(f"{habit}\nx = 2", "assert sorted([x, 1]) == [1, 2]\nassert len('a') == 1")
 
 
 @needs_sandbox
@@ -27,22 +47,23 @@ def test_right_and_wrong_programs():
         "print('0' * 32)\nraise SystemExit(0)",
         "import atexit, sys; atexit.register(print, 'passed'); sys.exit()",
         "import builtins, os; builtins.print = lambda *a, **k: os._exit(0)",
+        "import builtins; builtins.len = lambda x: 3",
+        "import builtins; builtins.AssertionError = builtins.Exception = KeyError",
+        "import sys; print(sys.argv, sys.orig_argv, *open('/proc/self/cmdline'), *sys.stdin)",
+        "import hashlib; print(hashlib.sha256(b'a').hexdigest()); print('a')",
         "while True: print('0' * 32)",
-        "import threading, time; threading.Thread(target=time.sleep, args=(0.1,)).start(); 1 / 0",
-        "import sys; sys.stdout = open('x', 'w')",
         "import os; os.close(1)",
         "exit()",
         "'''",
     ],
 )
 def test_no_trick_passes(trick):
-    assert not passes(f"{trick}\nassert 1 + 1 == 3")
+    assert not passes(f"{trick}\nx = 2", "assert len([x]) == 3")
 
 
 @needs_sandbox
 def test_a_program_that_writes_much_before_its_end_does_not_pass():
-    assert passes("print('x' * 1000)")
-    assert not passes("print('x' * 10 ** 7)")
+    assert not passes("print('x' * 10 ** 7)", "")
 
 
 @pytest.mark.parametrize(("n", "c"), [(n, c) for n in range(1, 7) for c in range(n + 1)])
@@ -65,6 +86,8 @@ def test_pass_at_k_refuses_what_makes_no_sense(n, c, k):
 
 
 def test_rates():
-    assert Rate.of([True, False, False, False]) == Rate(0.25, math.sqrt(0.25 * 0.75 / 4), 4)
-    assert str(Rate.of([True, False, False, False])) == "25.0 ± 21.7"
+    assert Rate.of([True, False, False, False]) == Rate(0.25, 0.25, 4)
+    assert str(Rate.of([True, False, False, False])) == "25.0 ± 25.0"
     assert str(Rate.of([])) == "-"
+    assert str(Rate.of([1.0])) == "100.0"
+    assert Rate.of([0.1, 0.4, 0.7]).error == pytest.approx(0.3 / math.sqrt(3))

@@ -18,7 +18,7 @@ EXERCISE = {
     "entry_point": "one",
 }
 HOLE = EXERCISE | {"suffix": "\n# end\n"}
-CHECK = "\ndef check(f):\n    assert f() == 1\n\ncheck(one)\n"
+CHECK = "def check(f):\n    assert f() == 1\n\ncheck(one)\n"
 
 
 def test_exercises(tmp_path):

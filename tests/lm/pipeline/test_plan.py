@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from techtree.errors import InputError
@@ -72,6 +74,25 @@ def test_a_depth_is_taken_and_measured_itself():
     machine = Machine(1e11)
     plan = make_plan(lambda rate: 300, 4096, 0, machine.measure, depth=6)
     assert (plan.model.n_layers, machine.depths) == (6, [6])
+
+
+@pytest.mark.parametrize(
+    ("max_seq_len", "seq_len", "batch_size"),
+    [(128, 128, 16), (1024, 1024, 2), (1100, 1024, 2), (8192, 1024, 2)],
+)
+def test_a_given_model_keeps_its_shape_and_learns_in_small_steps(max_seq_len, seq_len, batch_size):
+    machine = Machine(1e11)
+    given = dataclasses.replace(shape(6, 999), max_seq_len=max_seq_len)
+    plan = make_plan(lambda rate: 300, 999, 3, machine.measure, init=given)
+    assert (plan.model, plan.seq_len, plan.batch_size, machine.depths) == (given, seq_len, batch_size, [6])
+    assert plan.n_tokens == plan.train.n_steps * batch_size * seq_len
+    assert plan.n_tokens / plan.tokens_per_s == pytest.approx(PACE * 300, rel=0.02)
+    new = make_plan(lambda rate: 300, 999, 3, machine.measure, depth=6)
+    assert plan.train.muon_lr < new.train.muon_lr
+    fixed = make_plan(lambda rate: 1, 999, 3, machine.measure, n_steps=50, init=given)
+    assert fixed == dataclasses.replace(
+        plan, train=dataclasses.replace(plan.train, n_steps=50), tokens_per_s=0.0
+    )
 
 
 @pytest.mark.parametrize("depth", [1, *DEPTHS, 48])

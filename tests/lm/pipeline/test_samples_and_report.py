@@ -9,6 +9,7 @@ REPORT = {
     "name": "5min",
     "bits_per_byte": 1.5,
     "ngram_bits_per_byte": {"2": 1.8, "3": 1.6, "4": 1.7, "5": 1.75},
+    "bits_per_byte_before": None,
     "n_parameters": 4_000_000,
     "tokens": 1_000_000,
     "steps": 250,
@@ -32,6 +33,13 @@ def test_the_page_says_what_the_figures_say():
     assert "4 layers of width 256" in text
     assert "techtree serve --model runs/5min/model" in text
     assert "`a.py`, line 3" in text
+
+
+def test_the_model_that_it_began_with_stands_beside_it():
+    assert "began with" not in page(REPORT)
+    text = page(REPORT | {"bits_per_byte_before": 1.9})
+    assert "| the model that it began with | 1.900 |" in text
+    assert "the last two on others before" in text
 
 
 def test_a_worse_model_is_called_worse():

@@ -74,7 +74,7 @@ def measure(holes: Sequence[Hole], answers: Sequence[Answer], *, by_tests: bool)
     """
     texts = [inserted(hole, answer) for hole, answer in zip(holes, answers, strict=True)]
     programs = [
-        filled(hole, text) + hole.check
+        (filled(hole, text), hole.check)
         for hole, text in zip(holes, texts, strict=True)
         if by_tests and hole.check
     ]

@@ -35,7 +35,7 @@ class Hole:
     """What is missing."""
     suffix: str
     check: str = ""
-    """A program that goes on where the text ends and fails if what stands in the hole is wrong."""
+    """A program that fails if what stands in the hole is wrong; it sees the names of the text's."""
 
     @property
     def is_line(self) -> bool:
@@ -52,7 +52,7 @@ class Exercise:
     solution: str
     """What stands there in the file; it is right."""
     check: str
-    """A program that goes on where the function ends and fails if it is wrong."""
+    """A program that fails if the function is wrong; it sees the names of the function's program."""
 
 
 def read_problems(path: Path) -> list[Hole] | list[Exercise]:
@@ -86,7 +86,7 @@ def read_problems(path: Path) -> list[Hole] | list[Exercise]:
 def _problem(entry: object) -> Hole | Exercise:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name, ""), str) for name in _FIELDS):
         raise TypeError("its fields must be texts")
-    check = f"\n{entry['test']}\ncheck({entry['entry_point']})\n"
+    check = f"{entry['test']}\ncheck({entry['entry_point']})\n"
     if "suffix" in entry:
         return Hole(entry["task_id"], entry["prompt"], entry["canonical_solution"], entry["suffix"], check)
     return Exercise(entry["task_id"], entry["prompt"], entry["canonical_solution"], check)

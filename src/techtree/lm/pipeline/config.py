@@ -47,6 +47,8 @@ class BuildConfig:
     n_steps: int | None
     depth: int | None
     seed: int
+    init: Path | None = None
+    """The folder of a model to go on with, instead of a new one."""
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
@@ -58,6 +60,8 @@ class BuildConfig:
         check_range("--seed", self.seed, 0, MAX_SEED)
         if self.depth is not None and not 1 <= self.depth <= 48:
             raise InputError(f"--depth must be from 1 to 48; got {self.depth}")
+        if self.depth is not None and self.init is not None:
+            raise InputError("--depth is for a new model: leave it out, or --init")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,4 +72,5 @@ class BuildConfig:
             "steps": self.n_steps,
             "depth": self.depth,
             "seed": self.seed,
+            "init": None if self.init is None else os.path.realpath(self.init),
         }

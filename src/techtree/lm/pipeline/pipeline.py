@@ -69,7 +69,7 @@ SETTINGS = "build.json"
 """What the run was begun with; nothing else goes on in its folder."""
 
 _ABOUT, _CORPUS, _TOKENIZER = "corpus.json", "corpus.jsonl.gz", "tokenizer"
-_NGRAM, _PLAN = "ngram.json", "plan.json"
+_NGRAM, _PLAN, _BEFORE = "ngram.json", "plan.json", "before.json"
 
 OTHER_STAGES_S = 12
 """What export, samples and report take after the training, at most, on the reference machine."""
@@ -77,12 +77,14 @@ OTHER_STAGES_S = 12
 
 @dataclass(frozen=True)
 class Data:
-    """The documents, split, and the tokenizer that was trained on them."""
+    """The documents, split, and the tokenizer that was trained on them, or is the given model's."""
 
     train: Sequence[Document]
     held_out: Sequence[Document]
     tokenizer: Tokenizer
     about: dict[str, Any]
+    init: LanguageModel | None = None
+    """The model to go on with."""
 
 
 def build(config: BuildConfig, display: Display) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def build(config: BuildConfig, display: Display) -> dict[str, Any]:
         When the corpus cannot be used, or the folder holds another run, is being filled or cannot be written.
     """
     _check_same(config)
-    made = (SETTINGS, STAGES, _ABOUT, _CORPUS, _TOKENIZER, _NGRAM, _PLAN, TOKENS)
+    made = (SETTINGS, STAGES, _ABOUT, _CORPUS, _TOKENIZER, _NGRAM, _PLAN, _BEFORE, TOKENS)
     with (
         locked(config.folder),
         forgotten_if_refused(
@@ -129,6 +131,13 @@ def _build(config: BuildConfig, stages: Stages, display: Display) -> dict[str, A
         lambda: Plan.from_dict(kept(config.folder / _PLAN, lambda: _plan(config, data, stages).to_dict())),
         _described_plan,
     )
+    before = None
+    if (init := data.init) is not None:
+        before = stages.run(
+            "measure the given model",
+            lambda: kept(config.folder / _BEFORE, lambda: _evaluate(init, data, plan, display)),
+            lambda scores: f"{scores['bits_per_byte']:.3f} bits per byte",
+        )
     model, losses = _train(config, plan, data, stages)
     scores = stages.run(
         "measure the model",
@@ -147,7 +156,7 @@ def _build(config: BuildConfig, stages: Stages, display: Display) -> dict[str, A
         lambda: _write_gguf(config.folder / GGUF, model, data.tokenizer),
         lambda n_bytes: f"{GGUF}, {n_bytes / 1e6:.1f} MB",
     )
-    report = _report(config, plan, data, stages, ngram, scores, samples)
+    report = _report(config, plan, data, stages, ngram, before, scores, samples)
     write_report(config.folder, report, losses)
     checkpoint_folder.remove_all(config.folder)
     # The run is finished: a file that somebody holds open only takes room.
@@ -173,12 +182,21 @@ def _prepare(config: BuildConfig, stages: Stages) -> Data:
     train_documents, held_out, about = stages.run(
         "collect source files", read_corpus, lambda result: described(result[2])
     )
-    tokenizer = stages.run(
-        "train the tokenizer",
-        lambda: _tokenizer(config.folder / _TOKENIZER, train_documents),
-        lambda tokenizer: f"{tokenizer.vocab_size:,} tokens",
-    )
-    return Data(train_documents, evaluated(held_out, _max_bytes(config.minutes)), tokenizer, about)
+    init = None
+    if config.init is None:
+        tokenizer = stages.run(
+            "train the tokenizer",
+            lambda: _tokenizer(config.folder / _TOKENIZER, train_documents),
+            lambda tokenizer: f"{tokenizer.vocab_size:,} tokens",
+        )
+    else:
+        folder = config.init
+        init, tokenizer = stages.run(
+            "load the model",
+            lambda: load_pretrained(folder, torch.float32),
+            lambda loaded: f"{loaded[0].config.n_parameters:,} parameters",
+        )
+    return Data(train_documents, evaluated(held_out, _max_bytes(config.minutes)), tokenizer, about, init)
 
 
 def _max_bytes(minutes: float) -> int:
@@ -202,8 +220,9 @@ def _ngram(data: Data) -> dict[str, float]:
 def _plan(config: BuildConfig, data: Data, stages: Stages) -> Plan:
     """Choose a plan for the time that is left when everything else is paid for."""
     n_bytes = sum(document.n_bytes for document in data.held_out)
-    # Measuring reads each token twice (windows overlap by half), at a third of the cost of training.
-    n_tokens_measured = 2 / 3 * n_bytes / BYTES_PER_TOKEN
+    # Measuring reads each token twice (windows overlap by half), at a third of the cost of training; a given
+    # model is measured too.
+    n_tokens_measured = 2 / 3 * n_bytes / BYTES_PER_TOKEN * (1 if data.init is None else 2)
     start = time.monotonic()
 
     def seconds_left(tokens_per_s: float) -> float:
@@ -211,7 +230,10 @@ def _plan(config: BuildConfig, data: Data, stages: Stages) -> Plan:
         return config.minutes * 60 - spent - OTHER_STAGES_S - n_tokens_measured / tokens_per_s
 
     vocab_size = data.tokenizer.vocab_size
-    return make_plan(seconds_left, vocab_size, config.seed, training_rate, config.n_steps, config.depth)
+    given = data.init and data.init.config
+    return make_plan(
+        seconds_left, vocab_size, config.seed, training_rate, config.n_steps, config.depth, given
+    )
 
 
 def _described_plan(plan: Plan) -> str:
@@ -248,11 +270,13 @@ def _run_training(
     folder: Path, plan: Plan, data: Data, display: Display
 ) -> tuple[LanguageModel, dict[str, Any]]:
     n_rows = plan.train.n_steps * plan.batch_size
-    rows = RowsConfig(seq_len=plan.model.max_seq_len, n_rows=n_rows, seed=plan.train.seed)
+    fim_rate = RowsConfig.fim_rate if data.tokenizer.can_fill_in else 0.0
+    rows = RowsConfig(seq_len=plan.seq_len, fim_rate=fim_rate, n_rows=n_rows, seed=plan.train.seed)
     # One group: the rows that the run needs are drawn from all documents.
     build_store(folder / TOKENS, [data.train], data.tokenizer, rows)
     batches = RandomBatches(TokenStore(folder / TOKENS), plan.batch_size, plan.train.seed)
-    model = train(plan.model, plan.train, batches, folder, display.step)
+    weights = None if data.init is None else data.init.state_dict()
+    model = train(plan.model, plan.train, batches, folder, display.step, weights=weights)
     last = checkpoint_folder.newest(folder)
     assert last is not None
     return model, {"losses": last.state.losses, "seconds": last.state.seconds}
@@ -261,7 +285,7 @@ def _run_training(
 def _evaluate(model: LanguageModel, data: Data, plan: Plan, display: Display) -> dict[str, Any]:
     model.compute_dtype = compute_dtype(torch.device("cpu"))
     score = bits_per_byte(
-        model, data.held_out, data.tokenizer, seq_len=plan.model.max_seq_len, on_batch=display.progress
+        model, data.held_out, data.tokenizer, seq_len=plan.seq_len, on_batch=display.progress
     )
     model.compute_dtype = None
     return {"bits_per_byte": score.bits_per_byte, "n_tokens": score.n_tokens, "n_bytes": score.n_bytes}
@@ -280,6 +304,7 @@ def _report(
     data: Data,
     stages: Stages,
     ngram: dict[str, float],
+    before: dict[str, Any] | None,
     scores: dict[str, Any],
     samples: list[dict[str, str]],
 ) -> dict[str, Any]:
@@ -287,6 +312,7 @@ def _report(
         "name": config.folder.name,
         "bits_per_byte": scores["bits_per_byte"],
         "ngram_bits_per_byte": ngram,
+        "bits_per_byte_before": before and before["bits_per_byte"],
         "n_parameters": plan.model.n_parameters,
         "tokens": plan.n_tokens,
         "steps": plan.train.n_steps,

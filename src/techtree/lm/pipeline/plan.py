@@ -28,6 +28,12 @@ TOKENS_PER_STEP = 2048
 MIN_STEPS = 20
 """Below, the schedule has no room to rise and fall."""
 
+ADAPTING_SEQ_LEN = 1024
+"""Tokens that a model sees at once while it learns more, at most; its own context may be longer."""
+
+ADAPTING_RATE = 0.2
+"""Of a new model's learning rates, for one that has learned already; they fall from the first step on."""
+
 PACE = 0.95
 """What a machine keeps up for minutes, of the speed that it shows for seconds."""
 
@@ -43,13 +49,15 @@ class Plan:
     train: TrainConfig
     batch_size: int
     """Rows of a step."""
+    seq_len: int
+    """Tokens of a row; the model may be made for more."""
     tokens_per_s: float
     """What this machine was measured to do with this shape; 0 where it was not measured."""
 
     @property
     def n_tokens(self) -> int:
         """How many tokens the model reads in training."""
-        return self.train.n_steps * self.batch_size * self.model.max_seq_len
+        return self.train.n_steps * self.batch_size * self.seq_len
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` takes."""
@@ -100,8 +108,9 @@ def make_plan(
     measure: Callable[[ModelConfig, int], float],
     n_steps: int | None = None,
     depth: int | None = None,
+    init: ModelConfig | None = None,
 ) -> Plan:
-    """Choose the largest model that the time can teach.
+    """Choose the largest model that the time can teach, or how long one that is there learns more.
 
     Parameters
     ----------
@@ -117,25 +126,43 @@ def make_plan(
         Take exactly so many, and measure nothing: the plan is then the same on every machine.
     depth
         Take this depth and not the one that fits.
+    init
+        The shape of the model that is there.
     """
-    batch_size = TOKENS_PER_STEP // SEQ_LEN
+    seq_len = SEQ_LEN if init is None else min(init.max_seq_len, ADAPTING_SEQ_LEN)
+    batch_size = max(1, TOKENS_PER_STEP // seq_len)
     if n_steps is not None:
-        model = shape(depth or DEFAULT_DEPTH, vocab_size)
-        return Plan(model, TrainConfig(n_steps=n_steps, seed=seed), batch_size, 0.0)
+        model = init or shape(depth or DEFAULT_DEPTH, vocab_size)
+        return Plan(model, _recipe(n_steps, seed, init is not None), batch_size, seq_len, 0.0)
 
     def steps(rate: float) -> int:
-        return max(MIN_STEPS, math.floor(PACE * seconds_left(rate) * rate / TOKENS_PER_STEP))
+        return max(MIN_STEPS, math.floor(PACE * seconds_left(rate) * rate / (batch_size * seq_len)))
 
-    if depth is None:
+    if init is None and depth is None:
         known = shape(DEFAULT_DEPTH, vocab_size)
         rate = measure(known, batch_size)
         # The time of a step grows about as its arithmetic does; the chosen shape is measured itself below.
         estimates = {d: rate * training_flops(known) / training_flops(shape(d, vocab_size)) for d in DEPTHS}
         fitting = [d for d, estimate in estimates.items() if steps(estimate) >= STEPS_WANTED]
         depth = max(fitting, default=min(DEPTHS))
-    model = shape(depth, vocab_size)
-    tokens_per_s = measure(model, batch_size)
-    return Plan(model, TrainConfig(n_steps=steps(tokens_per_s), seed=seed), batch_size, tokens_per_s)
+    model = init or shape(depth or DEFAULT_DEPTH, vocab_size)
+    tokens_per_s = measure(dataclasses.replace(model, max_seq_len=seq_len), batch_size)
+    train = _recipe(steps(tokens_per_s), seed, init is not None)
+    return Plan(model, train, batch_size, seq_len, tokens_per_s)
+
+
+def _recipe(n_steps: int, seed: int, is_adapting: bool) -> TrainConfig:
+    recipe = TrainConfig(n_steps=n_steps, seed=seed)
+    if not is_adapting:
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        muon_lr=recipe.muon_lr * ADAPTING_RATE,
+        embedding_lr=recipe.embedding_lr * ADAPTING_RATE,
+        head_lr=recipe.head_lr * ADAPTING_RATE,
+        gain_lr=recipe.gain_lr * ADAPTING_RATE,
+        decay_fraction=1.0,
+    )
 
 
 def training_flops(model: ModelConfig) -> int:

@@ -22,7 +22,7 @@ def page(report: dict[str, Any]) -> str:
     ngram = report["ngram_bits_per_byte"]
     best = min(ngram, key=ngram.get)
     gain = 1 - report["bits_per_byte"] / ngram[best]
-    model = report["model"]
+    model, before = report["model"], report["bits_per_byte_before"]
     parts = [
         f"# {report['name']}\n",
         f"On held-out files the model needs **{report['bits_per_byte']:.3f} bits per byte**, "
@@ -32,10 +32,12 @@ def page(report: dict[str, Any]) -> str:
             ("model", "bits per byte"),
             [
                 *((f"{order}-gram", f"{score:.3f}") for order, score in ngram.items()),
+                *([("the model that it began with", f"{before:.3f}")] if before else []),
                 ("this model", f"**{report['bits_per_byte']:.3f}**"),
             ],
         ),
-        "All were trained on the same files and measured on the same "
+        "All were trained on the same files"
+        f"{', the last two on others before' if before else ''}, and measured on the same "
         f"{report['held_out']['n_bytes']:,} bytes of {report['held_out']['n_documents']} other files; near-"
         "duplicates were removed before the split.\n",
         "![Loss in training](loss.svg)\n",

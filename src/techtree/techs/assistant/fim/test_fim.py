@@ -21,6 +21,7 @@ TEXTS = [
     "é東\U0001f600é",
     "x\r\n\ty  ",
     "\ufeffab\0ab",
+    "e\u0301 a\u0308\u0301",
 ]
 
 
@@ -55,11 +56,16 @@ def test_every_cut(impl):
             start, stop = sorted(places)
             if tuple(parts) != (text[:start], text[start:stop], text[stop:]):
                 raise battery.MismatchError(f"cut at {places}: {parts}", [f"text: {text!r}"])
+            assert isinstance(parts, tuple)
             assert rng.asked == [(0, len(text) + 1, 2, {})]
+    for label, text in battery.texts(300).items():
+        for start in sorted({0, len(text) // 2, *range(0, len(text), len(text) // 20 + 1)}):
+            parts = impl.cut(text, ByHand(places=(len(text), start)))
+            assert parts == (text[:start], text[start:], ""), f"{label}: cut at {start}"
 
 
 def test_cuts_of_a_generator(impl):
-    for n in aim.sizes(0, 1, 130, at_most=20000):
+    for n in aim.sizes(0, 1, 130, 10_000, at_most=300_000):
         text = ("ab\n é" * n)[:n]
         one, other = np.random.default_rng(n), np.random.default_rng(n)
         for _ in range(5):
@@ -75,26 +81,15 @@ def test_cuts_of_a_generator(impl):
 
 def slow_trim(prefix, middle, suffix, room):
     """Take tokens one after the other: the middle's from its end, then by turns, the prefix first."""
-    kept = {"prefix": [], "middle": [], "suffix": []}
-    left = {"prefix": list(prefix), "middle": list(middle), "suffix": list(suffix)}
-
-    def take(name):
-        if name == "suffix":
-            kept[name].append(left[name].pop(0))
-        else:
-            kept[name].insert(0, left[name].pop())
-
-    while left["middle"] and room:
-        take("middle")
-        room -= 1
-    turn = 0
-    while room and (left["prefix"] or left["suffix"]):
+    n_middle = min(len(middle), room)
+    kept = {"prefix": 0, "suffix": 0}
+    of = {"prefix": len(prefix), "suffix": len(suffix)}
+    for turn in range(min(room - n_middle, len(prefix) + len(suffix))):
         name = ("prefix", "suffix")[turn % 2]
         other = ("suffix", "prefix")[turn % 2]
-        take(name if left[name] else other)
-        turn += 1
-        room -= 1
-    return kept["prefix"], kept["middle"], kept["suffix"]
+        kept[name if kept[name] < of[name] else other] += 1
+    before = list(prefix)[len(prefix) - kept["prefix"] :]
+    return before, list(middle)[len(middle) - n_middle :], list(suffix)[: kept["suffix"]]
 
 
 def parts_of(n_prefix, n_middle, n_suffix):
@@ -110,6 +105,11 @@ def test_trim_is_its_definition(impl):
     for n in aim.sizes(33, at_most=700):
         for sizes in ((n, 3, n), (n, n, 2), (2, 0, n), (n, 0, 2)):
             cases += [Case(f"{sizes}", (*parts_of(*sizes), room)) for room in (n, n + 3, 2 * n)]
+    for room in range(13):  # the same tokens again and again
+        for middle in ([7, 7], []):
+            cases.append(Case(f"room {room}, repeated", ([7, 7, 8, 8, 8], middle, [8, 8, 7, 7], room)))
+    for n in aim.sizes(3000, at_most=200_000):
+        cases += [Case(f"room {n}", (*parts_of(n, 3, n), n)), Case(f"room {n}", (*parts_of(2, n, n), n + 7))]
     battery.sweep_plain(impl.trim, slow_trim, cases)
 
 
@@ -146,7 +146,7 @@ def test_arranged_and_restored(impl):
         sentinels, cases = marks_of(impl, *marks), []
         for sizes in [
             *itertools.product((0, 1, 3), repeat=3),
-            *((n, n, n) for n in aim.sizes(130, at_most=3000)),
+            *((n, n, n) for n in aim.sizes(130, at_most=20_000)),
         ]:
             parts = parts_of(*sizes)
             for options in ({}, {"is_spm": False}, {"is_spm": True}):
@@ -164,6 +164,14 @@ def test_arranged_and_restored(impl):
             lambda _: [20, 22, 23, 21],
             [Case("", (ids,))],
         )
+        for kind, is_spm in itertools.product((np.array, tuple, list), (False, True)):
+            parts = [kind(each) for each in ([20, 20, 21], [22, 22], [23])]
+            found = impl.arrange(*parts, sentinels, is_spm)
+            assert type(found) is list
+            assert found == slow_arrange(marks, *([*each] for each in parts), is_spm)
+            again = impl.restore(kind(found), sentinels)
+            assert type(again) is list
+            assert again == [20, 20, 21, 22, 22, 23]
         found = impl.arrange(np.array([20, 21]), (22,), range(30, 32), sentinels)
         assert found == slow_arrange(marks, [20, 21], [22], [30, 31])
         assert type(found) is list
@@ -178,6 +186,12 @@ def test_parts_hold_no_sentinel(impl):
                 parts = [[30], [31], [32]]
                 parts[index] = held
                 battery.refuses(impl.arrange, *parts, sentinels, is_spm)
+
+    for n in (9, 150, *aim.sizes(at_most=30_000)):  # somewhere in a long part
+        for at, index in itertools.product(sorted({0, 1, n // 2, n - 1}), range(3)):
+            parts = [[30] * n, [31] * n, [32] * n]
+            parts[index][at] = marks[(at + index) % 4]
+            battery.refuses(impl.arrange, *parts, sentinels, at % 2 == 0)
 
 
 def test_what_cannot_be_restored(impl):
@@ -213,6 +227,9 @@ def test_sentinels_are_four(impl):
         ids = [1, 2, 3, 0]
         ids[b] = ids[a]
         battery.refuses(impl.Sentinels, *ids)
+        ids = [10**6 + k for k in range(4)]
+        ids[b] = int(str(ids[a]))  # the same number, another object
+        battery.refuses(impl.Sentinels, *ids)
 
 
 # From texts ----------------------------------------------------------------------------------------------
@@ -227,6 +244,17 @@ class Letters:
     def encode(self, text):
         self.given.append(text)
         return [400 + ord(each) for each in text]
+
+
+class Words:
+    """A tokenizer whose tokens are words, however long: what is cut off before changes them."""
+
+    def encode(self, text):
+        return [400 + sum(k * ord(sign) for k, sign in enumerate(word, 1)) for word in text.split(" ")]
+
+
+LONG = BPE([(b"a" * 2**n, b"a" * 2**n) for n in range(7)], NAMES)
+"""Its longest token has 128 letters."""
 
 
 def slow_example(text, tokenizer, max_tokens, first, places, second, fim_rate=0.5, spm_rate=0.5):
@@ -275,6 +303,36 @@ def test_examples_are_their_definition(impl, rng):
             battery.refuses(impl.example, "abc", TOKENIZER, marks, max_tokens, by_hand)
 
 
+def test_when_examples_are_cut(impl):
+    """Each number is drawn, and compared, whatever the rates are."""
+    marks, text, places = marks_of(impl), "abc xab", (2, 5)
+    for fim_rate, spm_rate in itertools.product((0, 0.2, 0.5, 1), repeat=2):
+        for first, second in itertools.product((0.0, 0.19, 0.2, 0.5, 0.99), repeat=2):
+            rng = ByHand(first, second, places=places)
+            found = impl.example(text, TOKENIZER, marks, 40, rng, fim_rate, spm_rate)
+            expected = slow_example(text, TOKENIZER, 40, first, places, second, fim_rate, spm_rate)
+            told = f"numbers {first} and {second}, rates {fim_rate} and {spm_rate}"
+            assert found == expected, told
+            n_asked = 3 if first < fim_rate else 1
+            assert rng.asked == ["random", (0, len(text) + 1, 2, {}), "random"][:n_asked], told
+
+
+def test_examples_of_long_texts(impl):
+    marks = marks_of(impl)
+    given = [("a" * 3000, LONG, 9), ("a" * 500 + "b" * 30, LONG, 20), ("ab cd" * 500 + "e" * 90, Words(), 40)]
+    for n in (300, *aim.sizes(at_most=10_000)):
+        given += [("abc xab" * n, Letters(), n + 4), ("abc xab" * n, Letters(), 9 * n)]
+    for text, tokenizer, max_tokens in given:
+        for first, second, share in [(0.9, 0.0, 3), (0.0, 0.0, 3), (0.0, 0.9, 2), (0.0, 0.9, 30)]:
+            places = len(text) // share, len(text) - len(text) // 5
+            found = impl.example(text, tokenizer, marks, max_tokens, ByHand(first, second, places=places))
+            expected = slow_example(text, tokenizer, max_tokens, first, places, second)
+            told = (
+                f"{len(text)} characters, {max_tokens} tokens, numbers {first} and {second}, cut at {places}"
+            )
+            assert found == expected, told
+
+
 def test_examples_of_a_generator(impl):
     """The whole text is there, whatever is drawn; half are cut, and half of these are SPM."""
     marks, rng, kinds = marks_of(impl), np.random.default_rng(3), []
@@ -296,8 +354,7 @@ def slow_prompt(prefix, suffix, tokenizer, max_tokens, is_spm=False):
     room = max_tokens - 3
     after = tokenizer.encode(suffix)[: int(room * 0.25)]
     before = tokenizer.encode(prefix)
-    while len(before) + len(after) > room:
-        before = before[1:]
+    before = before[max(0, len(before) + len(after) - room) :]
     return slow_arrange(NAMES.values(), before, [], after, is_spm)[:-1]
 
 
@@ -310,8 +367,23 @@ def test_prompts_are_their_definition(impl):
             cases.append(Case("", (prefix, suffix, max_tokens), {"is_spm": True} if number % 2 else {}))
     whole = [each for each in texts if not any("\ud800" <= sign <= "\udfff" for sign in each)]
     cases += [Case("", (text, text, 30), {"is_spm": False}) for text in whole]
-    cases += [Case("", ("ab c" * n, "x" * n, n)) for n in aim.sizes(130, at_most=600) if n > 2]
-    for tokenizer in (TOKENIZER, Letters()):
+    for n in aim.sizes(130, 1000, at_most=10_000):
+        if n > 2:
+            cases += [
+                Case("", ("ab c" * n, "x" * n, n)),
+                Case("", ("ab c" * n, "", n)),
+                Case("", ("ab", "c" * n, n)),
+            ]
+    text = "abc xab\n\nabc xabc \n\n\nxab"
+    for at in range(len(text) + 1):  # also where a token of the whole text would be cut
+        cases += [
+            Case(f"cursor at {at}", (text[:at], text[at:], n), {"is_spm": n == 15}) for n in (9, 15, 90)
+        ]
+    for letters in (100, 1000):
+        for n in (5, 9, 12):
+            cases.append(Case("long tokens", ("b" + "a" * letters, "a" * letters + "b", n)))
+            cases.append(Case("long words", ("a " * 3 + "a" * letters, "c" * letters + " d e", n)))
+    for tokenizer in (TOKENIZER, Letters(), LONG, Words()):
         battery.sweep_plain(
             lambda p, s, n, t=tokenizer, **more: impl.prompt(p, s, t, marks, n, **more),
             lambda p, s, n, t=tokenizer, **more: slow_prompt(p, s, t, n, **more),

@@ -48,7 +48,7 @@ class SuffixIndex:
     Attributes
     ----------
     tokens
-        (T,), int64: all texts in order, and ``BOUNDARY``, which is -1, after each.
+        (T,), int64: all texts in order, and a *boundary*, -1, after each.
     places
         (T,): each place of `tokens` once, ordered by the tokens from there to the end, compared like Python's
         lists: by the first token that differs, and what ends first comes first.
@@ -87,8 +87,8 @@ class SuffixIndex:
         Returns
         -------
         tuple of int
-            low and high: the pattern stands from ``places[low:high]``, and from nowhere else. low is the
-            number of places that come before it in the order, also if low == high.
+            low and high, two plain ``int``: the pattern stands from ``places[low:high]``, and from nowhere
+            else. low is the number of places that come before it in the order, also if low == high.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class GrowingIndex:
         Parameters
         ----------
         token
-            At least 0.
+            At least 0; one of NumPy's integers counts as the ``int`` that it equals.
 
         Raises
         ------
@@ -225,7 +225,8 @@ def longest_match(
     Parameters
     ----------
     index
-        Anything with `followers`. It is asked for patterns of at most max_length tokens.
+        Anything with `followers`. It is asked for patterns of at most max_length tokens; a `GrowingIndex`
+        refuses longer ones than it notes.
     context
         The text so far, a list or an integer array, of any length. Not changed.
     max_length
@@ -368,10 +369,10 @@ def fit_weights(
     >>> round(weights[2, 1].item(), 3)  # the slope: 2 * 0.9 / (0.1 + 0.9 w) = 2 / (1 - w)
     0.444
     """
-    size, rows, kinds = np.shape(lengths), np.asarray(lengths), np.asarray(agreements)
+    rows, kinds = np.asarray(lengths), np.asarray(agreements)
     a, b = np.asarray(p_model, np.float64), np.asarray(p_memory, np.float64)
-    if len(size) != 1 or not size == kinds.shape == a.shape == b.shape:
-        raise ValueError(f"all must have the shape (N,); got {size}, {kinds.shape}, {a.shape}, {b.shape}")
+    if not rows.shape == kinds.shape == a.shape == b.shape:
+        raise ValueError(f"all must be (N,); got {rows.shape}, {kinds.shape}, {a.shape}, {b.shape}")
     is_right = (rows >= 0) & (rows <= max_length) & (kinds >= 0) & (kinds < N_AGREEMENTS)
     is_right &= (a > 0) & (a <= 1) & (b >= 0) & (b <= 1)
     if max_length < 1 or not is_right.all():

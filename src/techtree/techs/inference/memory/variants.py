@@ -48,7 +48,7 @@ _NOTHING = "if not counts:\n        return mixed\n"
 _OUTSIDE = "if min(counts) < 0 or max(counts) >= len(mixed):"
 _LOWER = "mixed *= 1 - weight"
 _RAISE = "mixed[list(counts)] += weight * np.array(list(counts.values())) / sum(counts.values())"
-_SHAPES = "if len(size) != 1 or not size == kinds.shape == a.shape == b.shape:"
+_SHAPES = "if not rows.shape == kinds.shape == a.shape == b.shape:"
 _KINDS = "is_right = (rows >= 0) & (rows <= max_length) & (kinds >= 0) & (kinds < N_AGREEMENTS)"
 _PROBABILITIES = "is_right &= (a > 0) & (a <= 1) & (b >= 0) & (b <= 1)"
 _REFUSED = "if max_length < 1 or not is_right.all():"
@@ -334,7 +334,7 @@ MISTAKES = {
     "fit_weights: a single probability stands for all": [
         (
             _SHAPES,
-            "a, b = (np.resize(each, size) for each in (a, b))\n    if len(size) != 1 or not size == kinds.shape:",
+            "a, b = (np.resize(each, rows.shape) for each in (a, b))\n    if rows.shape != kinds.shape:",
         )
     ],
     "fit_weights: longer matches count as the longest": [
@@ -508,7 +508,37 @@ EQUIVALENTS = {
     "drafts by recursion": {"propose": _recursive},
 }
 
-HARMLESS: dict[str, str] = {}
+_HALVES = "low, high = (np.where(slope > 0, w, low), np.where(slope > 0, high, w))"
+_AFTER = "after[:max(0, len(ranks) - n)] = ranks[n:] + 1"
+_PAIRS = "keys = ranks * (len(ranks) + 1) + after"
+_LONG_ENOUGH = "all ranks differ before n is as large as the text"
+
+HARMLESS = {
+    f"{_KINDS} => {_KINDS.replace('(rows >= 0)', '(rows >= -1)')}": "np.bincount refuses the negative cell",
+    **{
+        f"for _ in range(30): => for _ in range({n}):": "both are nearer than the page asks for"
+        for n in (29, 31)
+    },
+    "while ranks.max(initial=-1) < len(ranks) - 1: => while ranks.max(initial=-0) < len(ranks) - 1:": (
+        "neither -1 nor 0 is below -1"
+    ),
+    "return (low, bisect_right(self.places, wanted, lo=low, key=run_from))"
+    " => return (low, bisect_right(self.places, wanted, key=run_from))": "the whole order is bisected again",
+    f"{_HALVES} => {_HALVES.replace('(slope > 0, w', '(slope >= 0, w')}": "w is where the slope is 0",
+    f"{_HALVES} => {_HALVES.replace('(slope > 0, high', '(slope >= 0, high')}": "w is where the slope is 0",
+    **{f"{_AFTER} => {_AFTER.replace('max(0', f'max({n}')}": _LONG_ENOUGH for n in (1, -1)},
+    f"{_AFTER} => {_AFTER.replace('+ 1', '+ 2')}": "the order of the pairs is the same",
+    f"{_PAIRS} => {_PAIRS.replace('+ 1', '+ 2')}": "the order of the pairs is the same",
+    f"{_PAIRS} => {_PAIRS.replace('+ 1', '+ 0')}": "while two ranks are equal, none is the largest",
+    "mix: refuses arrays without entries": "a model has a token",
+    **{f"{name}: float32 becomes float64": "the result is always float64" for name in ("mix", "fit_weights")},
+    **{
+        f"{name}: wrong for {what}": "the page has no such arrays"
+        for name in ("mix", "fit_weights", "propose")
+        for what in ("more than two axes", "values beyond 1e4")
+    },
+    "propose: wrong for float32": "weights are float64",
+}
 """Mutants that are the same program in other words, and why."""
 
 
@@ -561,7 +591,7 @@ def probes(rng):
 
     def is_scanned(impl):
         """Count how many places are looked at."""
-        index = impl.SuffixIndex([range(3000)])
+        index = impl.SuffixIndex([np.arange(3000)])
         looked = 0
 
         class Watched(np.ndarray):
