@@ -126,6 +126,7 @@ def does(name: str, way: str, token: str) -> bool:
             "PLACE": str(place),
             "PORT": server.getsockname()[1],
             "PYTHON": sys.executable,
+            "SLEEPER": SLEEPER,
             "TOKEN": token,
         }
         source = "\n".join([*(f"{key} = {value!r}" for key, value in told.items()), DEEDS[name]])

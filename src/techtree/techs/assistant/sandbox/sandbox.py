@@ -140,7 +140,8 @@ if not child:
     os.close(report)
     if sys.platform == "linux":
         must(libc.prctl(28, 3, 0, 0, 0) and os.getuid() == 0)  # root is a user like others,
-        must(libc.prctl(38, 1, 0, 0, 0))  # and no program gives more rights
+        must(libc.prctl(38, 1, 0, 0, 0))  # and no program gives more rights;
+        must(libc.prctl(1, 9, 0, 0, 0))  # it ends with the warden, whatever group it has gone to.
     wanted = {"CPU": cpu, "FSIZE": file, "NOFILE": 64, "CORE": 0, "NPROC": processes + 3, "AS": memory}
     for name, most in wanted.items():
         if name == "AS" and sys.platform == "darwin":
@@ -235,9 +236,9 @@ def run(source: str, limits: Limits = Limits()) -> Outcome:
     over it. (Root is exempt from the last.) Where the caller's own hard limit is lower, that.
 
     The run is over when the first process of the program is, also if others still hold its output. When `run`
-    returns or raises, whatever ended it, its folder is gone, and so are its processes: all in its session,
-    and if "processes" is among the `means`, all. No file stays open. Several threads may run programs at
-    once.
+    returns or raises, whatever ended it, its folder is gone, and so are its processes: the first, all in the
+    process group that it began with, and if "processes" is among the `means`, all. No file stays open.
+    Several threads may run programs at once.
 
     Examples
     --------
