@@ -40,6 +40,8 @@ class Circle:
     """A circle."""
 
     radius: float = 1.0
+    """From the middle to the rim."""
+    colour: str = "red"
 
     def __init__(self, radius):
         self.radius = radius
@@ -81,6 +83,8 @@ class Circle:
     """A circle."""
 
     radius: float = 1.0
+    """From the middle to the rim."""
+    colour: str = "red"
 
     def __init__(self, radius):
         raise NotImplementedError("write __init__")

@@ -84,7 +84,7 @@ def _cut_function(lines: list[str], node: ast.FunctionDef) -> list[str]:
 
 
 def _cut_class(lines: list[str], node: ast.ClassDef) -> list[str]:
-    """Keep the head, the docstring and the annotated fields; cut each method."""
+    """Keep the head, the docstring and the fields with what is said about them; cut each method."""
     head_end = node.body[0].end_lineno if _is_text(node.body[0]) else _first_line(node.body[0]) - 1
     kept = lines[_first_line(node) - 1 : head_end]
     previous: ast.stmt | None = None
@@ -94,5 +94,8 @@ def _cut_class(lines: list[str], node: ast.ClassDef) -> list[str]:
         elif isinstance(member, ast.AnnAssign | ast.Assign):
             is_first = not isinstance(previous, ast.AnnAssign | ast.Assign)
             kept += ([""] if is_first else []) + _lines(lines, member)
+        elif _is_text(member) and isinstance(previous, ast.AnnAssign | ast.Assign):
+            kept += _lines(lines, member)
+            continue  # A field with its description is still a field.
         previous = member
     return kept

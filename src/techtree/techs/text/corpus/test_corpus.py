@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 from fractions import Fraction
 from functools import cache
 
@@ -87,6 +88,9 @@ def licensed_texts(rng):
             yield f"{name} with a number", f"{phrase}3"
             yield f"{name} with an underscore", f"_{phrase}_"
             yield f"{name} with an accent", f"\u00e9{phrase}\u00e9"
+            for letter in "\u212a\u0130":  # in small letters a k and an i, which belong to the word
+                yield f"{name} behind {letter!r}", f"{letter}{phrase}"
+                yield f"{name} before {letter!r}", f"{phrase}{letter}"
             for word in phrase.split():
                 yield f"{name} without {word}", phrase.replace(word, "", 1)
             yield f"{name} without blanks", phrase.replace(" ", "")
@@ -229,6 +233,16 @@ def test_expressions_are_their_logic(impl, rng):
         assert impl.is_permitted(" OR ".join(["X"] * n + ["MIT"])) is True
         assert impl.is_permitted(" AND ".join(["MIT"] * n + ["X"])) is False
         assert impl.is_permitted("X" * n, ["x" * n]) is True
+    for n in aim.sizes(30, at_most=100):  # brackets in brackets
+        for expression, expected in (("MIT", True), ("X OR MIT", True), ("MIT AND X", False)):
+            assert impl.is_permitted("(" * n + expression + ")" * n) is expected, f"{n} brackets"
+        battery.refuses(impl.is_permitted, "(" * n + "MIT" + ")" * (n - 1))
+    words = [each for each in aim.TEXTS if each.isascii() and each.replace("-", "").isalnum()]
+    for name in (each for each in words if each.upper() not in ("AND", "OR", "WITH")):
+        assert impl.is_permitted(f"MIT WITH {name} AND ISC") is True, name
+        assert impl.is_permitted(f"X WITH {name} OR Y", ["Z"]) is False, name
+        assert impl.is_permitted(name, [f"{name}-x"]) is False, name
+        assert impl.is_permitted(name.swapcase(), ["X", name]) is True, name
 
 
 def test_what_is_no_expression(impl):
@@ -437,7 +451,13 @@ def grouped_cases(rng):
     texts = [" ".join(words[:178]), " ".join([*words[:153], *words[178:]])]
     for threshold in (0.75, 0.7475):  # J is 149 / 199, 0.7487
         yield Case(f"just beside {threshold}", (texts, threshold))
-    for n in aim.sizes(30, at_most=70):  # they meet in large crowds
+    texts = [" ".join("abcdefghijklmn"), " ".join("abcdefghijklxy")]  # 8 of 12
+    for threshold in (8 / 12 - 1e-12, 8 / 12 + 1e-12):
+        yield Case(f"hardly beside two thirds, {threshold}", (texts, threshold, 60, 1))
+    for n, exact in ((1, 9 / 11), (3, 7 / 13), (4, 6 / 14)):
+        texts = [" ".join("abcdefghijklmn"), " ".join(["abcdefghijklmn"[:-n], *"xyzw"[:n]])]
+        yield Case(f"{exact}", (texts, exact + 1e-12, 60, 1))
+    for n in aim.sizes(30, at_most=250):  # they meet in large crowds
         words = words_of(rng, 30)
         crowd = [" ".join([*words[:i], f"v{i}", *words[i:], *words[: i % 5]]) for i in range(n)]
         yield Case(f"a crowd of {n}", (crowd, 0.6, 12, 1))
@@ -537,6 +557,10 @@ def split_cases(rng):
     ):
         for share in (0, 0.0, 0.1, 0.25, 0.5, 0.9, 1, 1.0):
             yield Case(f"{len(names)} names, {share}", (names,), {"share": share})
+    for name in some[:4]:
+        near = number(f"0 {name}") / 2**64
+        for share in (math.nextafter(near, 0), math.nextafter(near, 1)):
+            yield Case(f"a share hardly beside {name}", (some,), {"share": share})
     for seed in (0, 1, 2, -1, 7, 2**70):
         yield Case(f"seed {seed}", (some, [[0, 5], [3, 4]], 0.5, seed))
     for groups in (
@@ -558,6 +582,15 @@ def split_cases(rng):
             "small and capital letters",
             (["B", "a", "C", "b", "Z", "\u00e9"], [[0, 1], [2, 3], [4, 5]], 0.5, seed),
         )
+        beyond = [
+            "\U0001f600",
+            "\uff21",
+            "\ue000",
+            "\U00010348",
+            "e\u0301",
+            "\u00e9",
+        ]  # UTF-16 sorts otherwise
+        yield Case("letters of every plane", (beyond, [[0, 1], [2, 3], [4, 5]], 0.5, seed))
     for label, text in battery.HOSTILE_TEXTS.items():
         yield Case(label, ([f"{text}a", f"b{text}", "c"], [[0, 1]], 0.5))
     yield Case("halves of surrogate pairs", (["\udcff", "a\ud800", "b"], [[1, 0]], 0.5))
@@ -667,8 +700,8 @@ def test_groups_are_their_definition_everywhere(impl, rng):
 
 
 def test_groups_of_many_texts(impl, rng):
-    """Comparing all pairs of 3,700 texts would take more than the six seconds that a test may take."""
+    """Comparing all pairs of those that are equal, or unlike, would take more than a test may take."""
     unlike = [" ".join(map(str, range(9 * i, 9 * i + 6))) for i in range(1200)]
-    equal = [f"a b{' ' * (i % 5)} c d e f" for i in range(2500)]
-    expected = [[i] for i in range(1200)] + [list(range(1200, 3700))]
+    equal = [f"a b{' ' * (i % 5)} c d e f" for i in range(9000)]
+    expected = [[i] for i in range(1200)] + [list(range(1200, 10_200))]
     assert impl.near_duplicates([*unlike, *equal], n_bands=2, n_rows=2) == expected

@@ -266,7 +266,7 @@ def best_shape(
         When an argument is not above 0, or the budget does not even allow one head.
     """
     given = (budget, n_tokens, n_positions, tokens_per_parameter, head_width, aspect)
-    if not min(given) > 0:
+    if not all(each > 0 for each in given):
         raise ValueError(f"all arguments must be above 0; got {given}")
 
     def shape(n_heads: int) -> tuple[GPTConfig, int]:

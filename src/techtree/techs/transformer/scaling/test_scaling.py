@@ -234,6 +234,12 @@ def test_curves_of_any_units(impl):
         assert np.allclose(law(across * x), y, rtol=1e-6, atol=0), (up, across, law)
         assert math.isclose(law.exponent, 0.4, rel_tol=1e-3), (up, across, law)
         assert math.isclose(law.floor, 2 * up, rel_tol=1e-3), (up, across, law)
+    whole = [10**18, 10**20, 10**25, 10**30]  # beyond all integers of NumPy
+    law = impl.fit_power_law(whole, [2 + 1e6 * float(each) ** -0.3 for each in whole])
+    assert math.isclose(law.exponent, 0.3, rel_tol=1e-3), law
+    law = impl.fit_power_law([1.0, 2.0, 4.0], [10**30 + 10**30 // each for each in (1, 2, 4)])
+    assert math.isclose(law.exponent, 1.0, rel_tol=1e-3), law
+    assert math.isclose(law.floor, 1e30, rel_tol=1e-3), law
 
 
 def test_many_points(impl, rng):
@@ -275,6 +281,13 @@ def scattered(rng):
     yield np.array([5.0, 2, 9]), np.array([1.0, 3, 0.5])
     yield np.array([1.0, 2, 3, 50]), np.array([0.001, 30.0, 0.002, 5.0])
     yield np.array([1.0, 2, 4, 8, 16]), np.array([100.0, 10, 1.5, 1.1, 1.05])
+    # Two exponents are better than all beside them: 0.3 and 1.5, 0.09 and 4, 0.08 and 4. The best is the
+    # second, the first, the second.
+    yield np.geomspace(1, 91, 5), np.array([5.76, 1.54, 5.56, 2.35, 0.683])
+    yield np.geomspace(1, 61, 6), np.array([2.75, 2.10, 4.68, 5.54, 3.42, 1.52])
+    yield np.geomspace(1, 414, 5), np.array([6.33, 0.704, 3.07, 4.30, 0.557])
+    for n in rng.integers(4, 8, size=12):
+        yield np.geomspace(1, 10 ** rng.uniform(1, 4), n), np.exp(rng.normal(size=n))
 
 
 def test_no_curve_is_closer(impl, rng):
@@ -299,7 +312,7 @@ def test_points_in_any_form(impl, rng):
         (x.astype(np.float32), y.astype(np.float16)),
     ]
     forms += [(lay(x), lay(y)) for name, lay in battery.LAYOUTS.items() if "broadcast" not in name]
-    forms += [(x.astype(np.uint8), list(y))]
+    forms += [(x.astype(np.uint8), list(y)), ([int(each) for each in x], list(y))]
     for a, b in forms:
         kept = np.array(a, copy=True), np.array(b, copy=True)
         law = impl.fit_power_law(a, b)
@@ -312,6 +325,20 @@ def test_points_in_any_form(impl, rng):
     impl.fit_power_law(2**25 + np.arange(4), y[:4])  # different in float64, and hardly so in float32
     y[:] = y[::-1].copy()
     assert impl.fit_power_law(x, y) != expected
+
+
+def test_points_of_any_dtype(impl):
+    """What the dtype holds counts, and nothing of it is lost."""
+    for dtype in (np.float16, np.float32, np.longdouble, np.int16, np.int32, np.int64, np.uint16, np.uint64):
+        up = 700 if np.dtype(dtype).kind in "iu" else 1
+        most = {"float16": 6e4, "int16": 3e4, "uint16": 6e4}.get(np.dtype(dtype).name, 1e9)
+        x = np.geomspace(1.3, most, 7).astype(dtype)
+        y = (up * (2 + 3 * x.astype(float) ** -0.4 + 0.01 * np.cos(np.arange(7)))).astype(dtype)
+        wanted = impl.fit_power_law(x.astype(float), y.astype(float))
+        for a, b in ((x, y), (x, y.astype(float)), (x.astype(float), y), (list(x), list(y))):
+            law = impl.fit_power_law(a, b)
+            for name in ("coefficient", "exponent", "floor"):
+                assert math.isclose(getattr(law, name), getattr(wanted, name), rel_tol=1e-5), (dtype, law)
 
 
 def test_points_that_cannot_be_fitted(impl):
@@ -404,10 +431,21 @@ def test_budgets_beside_the_next_size(impl):
     assert impl.best_shape(budget=1e10, n_tokens=96, n_positions=64, **names) == by_place
 
 
+def test_tokens_are_rounded_down(impl):
+    """The budget hardly misses one more token, and a quotient rounded to float64 would not."""
+    config = GPTConfig(96, 64, 8, 2, 1)
+    for n in (2**20, 2**42, 2**50):
+        whole = n * slow_flops(config)
+        per_parameter = 0.9 * n / slow_count(config)  # so many that two heads are too many
+        for budget in (whole - 1, math.nextafter(float(whole), 0.0)):
+            got = impl.best_shape(budget, 96, 64, per_parameter, 8, 16)
+            assert got == (config, n - 1), f"a budget of {budget!r}"
+
+
 def test_shapes_that_cannot_be(impl):
     good = {"budget": 1e12, "n_tokens": 96, "n_positions": 64, "tokens_per_parameter": 10.0}
     good |= {"head_width": 8, "aspect": 16}
-    for name, wrong in itertools.product(good, (0, -1, -8)):
+    for name, wrong in itertools.product(good, (0, -1, -8, -0.5, math.nan)):
         battery.refuses(impl.best_shape, **{**good, name: wrong})
     for budget in (1, 1000.0, 1e6):
         battery.refuses(impl.best_shape, budget, 96, 64)

@@ -37,7 +37,7 @@ _POSITIVE = "errors[~((coefficients >= 0) & (floors >= 0))] = np.inf"
 _ROUNDS = "for _ in range(12):  # a grid around the best of the grid before"
 _RETURN = "return PowerLaw(float(coefficients[place] * middle**exponent), exponent, float(floors[place]))"
 _EXPONENTS = "EXPONENTS = 0.01, 4.0"
-_GIVEN = "if not min(given) > 0:"
+_GIVEN = "if not all(each > 0 for each in given):"
 _WIDTH = "width = n_heads * head_width"
 _CONFIG = "config = GPTConfig(n_tokens, n_positions, width, max(2, width // aspect), n_heads)"
 _TRAINED = "return config, int(budget // flops_per_token(config))"
@@ -307,7 +307,7 @@ def _by_texts(config, n_tokens=None, is_training=True, is_causal=False):
 def _doubling(budget, n_tokens, n_positions, tokens_per_parameter=20.0, head_width=64, aspect=64):
     """Double the number of heads until it is too many, then halve the interval."""
     for each in (budget, n_tokens, n_positions, tokens_per_parameter, head_width, aspect):
-        if each <= 0:
+        if not each > 0:
             raise ValueError("not above 0")
 
     def made(n):
