@@ -259,6 +259,42 @@ def test_nothing_is_ever_taken_back(before, raw, after, n_indent, stop, lines, e
     assert shown_text(raw, place, end).text.startswith(before)
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("f(n, g(n, " * 6, "f(n, g(n, " * 2),
+        ("x = a.bcdef.bcdef.bcdef.bcdef", "x = a.bcdef.bcdef.bcdef.bcdef"),  # too short a piece
+        ("x = a.bcdefgh.bcdefgh.bcdefgh.b", "x = a.bcdefgh.bcdefgh"),
+        ("x = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]", "x = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"),
+        ("# ------------------------------ end", "# ------------------------------ end"),
+        ("abcdefgh" * 2 + "abcdefg", "abcdefgh" * 2 + "abcdefg"),
+        ("x = '" + "ab cd ef gh ij kl mn op " * 3, "x = '" + "ab cd ef gh ij kl mn op " * 2),
+    ],
+)
+def test_a_text_that_goes_in_circles_ends(raw, text):
+    found = shown_text(raw, Place("", "", lines="multiple"), "complete")
+    assert found.text == text.rstrip()
+    assert found.is_over == (text != raw)
+
+
+CIRCLES = st.lists(st.sampled_from(["abcdefgh", "x, ", "0, 0, 0, ", "\n    ", "        "]), max_size=14).map(
+    "".join
+)
+
+
+@given(AROUND, CIRCLES, AROUND, st.sampled_from(["complete", "cut"]))
+def test_nor_is_anything_taken_back_of_circles(before, raw, after, end):
+    place, shown_before = Place(before, after), ""
+    for n in range(len(raw) + 1):
+        now = shown_text(raw[:n], place)
+        assert now.text.startswith(shown_before)
+        shown_before = now.text
+        if now.is_over:
+            assert shown_text(raw, place, end) == now
+            return
+    assert shown_text(raw, place, end).text.startswith(shown_before)
+
+
 @given(AROUND, TEXTS, AROUND)
 def test_blank_text_is_no_text(before, raw, after):
     text = shown(before, raw, after)
