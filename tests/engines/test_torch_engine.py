@@ -279,7 +279,7 @@ def test_the_decoder_in_c_writes_what_pytorch_writes(
 
     path = tmp_path / "tiny.gguf"
     save_gguf(path, tiny_model, tiny_tokenizer, kind if kind[0] == "q" else getattr(torch, kind))
-    request = InfillRequest("def f(x):\n    return ", "\n", max_tokens=20)
+    request = InfillRequest("def f(x):\n    return ", "\n", max_tokens=20, is_raw=True)
     engine = torch_engine.TorchEngine.load(path)
     assert engine.name == "tiny"
     assert isinstance(torch_engine.load_to_decode(path)[0], Decoder)
