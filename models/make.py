@@ -2,7 +2,8 @@
 
 It learns from Python's library, from the packages that are installed, and from those of packages.txt, which
 it fetches; from each only where its metadata name a permissive licence. Everything lies in one folder: what
-was chosen (sources.json), the rows (data/), the training (run/) and at last the model.
+was chosen (sources.json), the rows (data/), the training (run/) and at last the model. None is shipped yet:
+what two tries gave is in results/LOG.md.
 """
 
 import argparse

@@ -35,15 +35,6 @@ def test_a_model_in_several_files(tmp_path):
     assert find_model_folder(newest) == newest
 
 
-def test_a_shipped_one_where_there_is_no_run(tmp_path):
-    here, clone = tmp_path / "here", tmp_path / "clone"
-    shipped = make_model(clone / "models" / "small")
-    make_model(clone / "models" / "half", files=MODEL_FILES)
-    assert find_model_folder(None, [here, clone]) == shipped
-    run = make_model(here / "runs" / "old" / "model", age_s=20)
-    assert find_model_folder(None, [here, clone]) == run
-
-
 def test_the_named_one(tmp_path):
     make_model(tmp_path / "runs" / "newer" / "model")
     named = make_model(tmp_path / "runs" / "older" / "model", age_s=50)

@@ -1,4 +1,4 @@
-"""Where the model is, when nobody says so: in the newest finished run, or shipped; and what to call it."""
+"""Where the model is, when nobody says so: in the newest finished run; and what to call it."""
 
 import os
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
     given
         The folder that the user named; then it is that one.
     places
-        Folders in which to look otherwise, for ``runs/*/model``, and where there is none for a shipped
-        ``models/*``: by default the current one, then the clone that this program runs from.
+        Folders in which to look for ``runs/*/model`` otherwise: by default the current one, then the
+        clone that this program runs from.
 
     Raises
     ------
@@ -58,7 +58,12 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
             )
         return given
     places = [Path.cwd(), Path(__file__).parents[3]] if places is None else places
-    found = _models(places, "runs/*/model") or _models(places, "models/*")
+    found = [
+        folder
+        for place in places
+        for folder in place.glob("runs/*/model")
+        if weights_file(folder) and all((folder / name).is_file() for name in MODEL_FILES)
+    ]
     if not found:
         looked = " or ".join(dict.fromkeys(str(place / "runs") for place in places))
         raise InputError(
@@ -66,16 +71,6 @@ def find_model_folder(given: Path | None, places: Sequence[Path] | None = None) 
             "or name a model's folder with --model"
         )
     return max(found, key=lambda folder: (weights_file(folder) or folder).stat().st_mtime)
-
-
-def _models(places: Sequence[Path], pattern: str) -> list[Path]:
-    """Return the folders that hold a whole model."""
-    return [
-        folder
-        for place in places
-        for folder in place.glob(pattern)
-        if weights_file(folder) and all((folder / name).is_file() for name in MODEL_FILES)
-    ]
 
 
 def weights_file(folder: Path) -> Path | None:
