@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -139,7 +140,8 @@ except OSError: print("refused")
 def test_no_right_is_had_again(way, tmp_path):
     source = WRITABLE.format(place=str(tmp_path / "made"))
     if way == "a new program":
-        source = f"import subprocess, sys\nsubprocess.run([sys.executable, '-I', '-S', '-c', {source!r}])"
+        python = os.path.realpath(sys.executable)  # a virtual environment may lie in /tmp, which is hidden
+        source = f"import subprocess\nsubprocess.run([{python!r}, '-I', '-S', '-c', {source!r}])"
     if way == "a new namespace":
         source = (
             "import ctypes, os\nuser = os.getuid()\n"
