@@ -7,7 +7,7 @@ import os
 import sys
 
 FOLDER = b"/tmp"
-"""Where the program stands: a file system in memory, which hides what lies there. All else can only be read."""
+"""Where the program stands: a file system in memory, which hides what lies there. The rest is read-only."""
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     1 << 17,
