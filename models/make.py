@@ -7,7 +7,6 @@ what two tries gave is in results/LOG.md.
 """
 
 import argparse
-import gzip
 import importlib.metadata
 import json
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from techtree import atomic
 from techtree.lm.data.corpus import standard_library
+from techtree.lm.eval.problems import Hole, read_problems
 
 PERMISSIVE = re.compile(r"\b(MIT|BSD|Apache|ISC|0BSD|PSF|Python Software Foundation|Zlib|HPND|CC0|Unlicense)")
 RECIPROCAL = re.compile(r"GPL|MPL|Mozilla|EPL|EUPL|CDDL|CC-BY-SA", re.IGNORECASE)
@@ -90,10 +90,10 @@ def kept_out(files: Sequence[Path]) -> set[int]:
     """Return the runs of words of evaluation problems, each as a hash."""
     found = set()
     for file in files:
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                problem = json.loads(line)
-                found |= runs_of_words(problem["prompt"] + problem["canonical_solution"])
+        for problem in read_problems(file):
+            is_hole = isinstance(problem, Hole)
+            text = problem.prefix + problem.middle if is_hole else problem.prompt + problem.solution
+            found |= runs_of_words(text)
     return found
 
 

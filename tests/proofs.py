@@ -57,6 +57,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was shown, and leave out tests that are gone."""
+    """Write what was shown, beside the proofs that are there."""
     if session.config.getoption("--renew-proofs") and not hasattr(session.config, "workerinput"):
         atomic.write_text(FILE, json.dumps(dict(sorted((read() | _renewed).items())), indent=1) + "\n")

@@ -19,7 +19,7 @@ SHORT = Limits(cpu_seconds=1, wall_seconds=20.0)
 
 
 def living(word: str) -> list[int]:
-    """Return the processes in whose memory maps or command lines a word stands."""
+    """Return the processes that have a word in their names."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from problem_entry import EXERCISE
 from techtree.cli.main import main
 from techtree.lm.data.corpus import Document
 from techtree.lm.pipeline.corpus_file import write_documents
@@ -139,15 +140,6 @@ def test_wrong_inputs_get_one_line(words, message, tmp_path, monkeypatch, tiny_m
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-EXERCISE = {
-    "task_id": "T/0",
-    "prompt": "def one():\n",
-    "canonical_solution": "    return 1\n",
-    "test": "def check(f):\n    assert f() == 1\n",
-    "entry_point": "one",
-}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from techtree.errors import InputError
 from techtree.streams import drawing, is_plain
 
 if TYPE_CHECKING:
-    from techtree.engines.engine import Engine
+    from techtree.engines.examining import Examinee
     from techtree.lm.data.corpus import Document
     from techtree.lm.eval.problems import Exercise, Hole
 
@@ -139,28 +139,19 @@ def _solve(config: Config, files: list[Path]) -> int:
     return 0
 
 
-def _engine(config: Config) -> "Engine":
+def _engine(config: Config) -> "Examinee":
     if config.server is not None:
         from techtree.engines.server_engine import ServerEngine
 
         return ServerEngine(config.server)
-    from techtree.atomic import cache_folder
-    from techtree.engines.model_folder import find_model, model_name
-    from techtree.engines.torch_engine import TorchEngine, load_to_decode
-    from techtree.lm.memory.memory import Memory
-    from techtree.lm.memory.repository import Repository
+    from techtree.engines.model_folder import find_model
+    from techtree.engines.torch_engine import TorchEngine
 
-    path = find_model(config.model)
-    model, tokenizer = load_to_decode(path)
-    memory = None
-    if config.memory != "none":
-        folder = config.what[0] if config.memory == "project" else None
-        files = Repository(folder, tokenizer, cache_folder() / "memory") if folder else None
-        memory = Memory(tokenizer, files)
-    return TorchEngine(model, tokenizer, model_name(path), memory=memory)
+    project = config.what[0] if config.memory == "project" else None
+    return TorchEngine.load(find_model(config.model), remembers=config.memory != "none", repository=project)
 
 
-def _fill(config: Config, engine: "Engine", holes: "list[Hole]", what: str) -> None:
+def _fill(config: Config, engine: "Examinee", holes: "list[Hole]", what: str) -> None:
     from techtree.engines.examining import fill
     from techtree.lm.eval.infilling import Answer, Infilling, floors, measure
 
@@ -180,7 +171,7 @@ def _fill(config: Config, engine: "Engine", holes: "list[Hole]", what: str) -> N
     _print_table(table)
 
 
-def _write(config: Config, engine: "Engine", exercises: "list[Exercise]", what: str) -> None:
+def _write(config: Config, engine: "Examinee", exercises: "list[Exercise]", what: str) -> None:
     from techtree.engines.examining import Drawing, write
     from techtree.lm.eval.pass_rate import Rate, all_passing, pass_at_k
 

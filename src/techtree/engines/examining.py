@@ -1,9 +1,10 @@
 """Asking an engine the problems of an evaluation, as the product would ask."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
-from techtree.engines.engine import ChatRequest, Engine, InfillRequest, Message
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, Message
 from techtree.lm.eval.infilling import Answer
 from techtree.lm.eval.problems import Exercise, Hole
 
@@ -21,6 +22,33 @@ QUESTION = (
 _BLOCK = re.compile(r"```[a-zA-Z]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
+class Examinee(Protocol):
+    """What an evaluation asks: an `Engine`, or something that can do as much of what one can."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        ...
+
+    @property
+    def can_fill_in(self) -> bool:
+        """See `Engine.can_fill_in`."""
+        ...
+
+    @property
+    def can_chat(self) -> bool:
+        """See `Engine.can_chat`."""
+        ...
+
+    def infill(self, request: InfillRequest) -> InfillResult:
+        """Answer a question; see `Engine.infill`."""
+        ...
+
+    def chat(self, request: ChatRequest) -> InfillResult:
+        """Say what comes next in a chat; see `Engine.chat`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Drawing:
     """How an answer is drawn."""
@@ -30,7 +58,7 @@ class Drawing:
     seed: int = 0
 
 
-def fill(engine: Engine, hole: Hole) -> Answer:
+def fill(engine: Examinee, hole: Hole) -> Answer:
     """Ask what stands in a hole, greedily; the rules for what an editor shows hold."""
     n_tokens = LINE_TOKENS if hole.is_line else SPAN_TOKENS
     request = InfillRequest(hole.prefix, hole.suffix, max_tokens=n_tokens, timeout_s=TIMEOUT_S)
@@ -38,7 +66,7 @@ def fill(engine: Engine, hole: Hole) -> Answer:
     return Answer(result.text, result.stop not in ("max_tokens", "context"))
 
 
-def write(engine: Engine, exercise: Exercise, drawing: Drawing, *, chats: bool) -> str:
+def write(engine: Examinee, exercise: Exercise, drawing: Drawing, *, chats: bool) -> str:
     """Have a function written, and return the program with it, without its tests.
 
     Parameters
@@ -52,7 +80,7 @@ def write(engine: Engine, exercise: Exercise, drawing: Drawing, *, chats: bool) 
     chats
         Whether to ask in a chat, or to go on with the text.
     """
-    shared = {"temperature": drawing.temperature, "top_p": drawing.top_p, "seed": drawing.seed}
+    shared = asdict(drawing)
     if chats:
         messages = (Message("user", QUESTION.format(exercise.prompt.rstrip())),)
         said = engine.chat(ChatRequest(messages, FUNCTION_TOKENS, timeout_s=TIMEOUT_S, **shared)).text

@@ -3,18 +3,17 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, StopReason, WrittenToken
+from techtree.engines.engine import ChatRequest, InfillRequest, InfillResult, StopReason
 from techtree.errors import InputError
-from techtree.lm.infer.limits import never
 
 MAX_ANSWER_BYTES = 1 << 24
 
 
 class ServerEngine:
-    """Asks a server; for evaluations, so nothing streams and nothing is cancelled.
+    """Asks a server what an evaluation asks: nothing streams, and nothing is cancelled.
 
     Parameters
     ----------
@@ -22,8 +21,6 @@ class ServerEngine:
         Where it is, such as http://127.0.0.1:8080; with or without /v1.
     """
 
-    context_length = 0
-    """Not known."""
     can_fill_in = True
     can_chat = True
 
@@ -35,13 +32,7 @@ class ServerEngine:
         models = self._ask("/v1/models").get("data") or [{}]
         self.name = str(models[0].get("id", self._url))
 
-    def infill(
-        self,
-        request: InfillRequest,
-        cancelled: Callable[[], bool] = never,
-        on_text: Callable[[str], None] | None = None,
-        on_token: Callable[[WrittenToken], None] | None = None,
-    ) -> InfillResult:
+    def infill(self, request: InfillRequest) -> InfillResult:
         """Answer a question; see `Engine.infill`. llama.cpp's way of asking is tried first."""
         if not request.is_raw and self._speaks_infill:
             question = {
@@ -63,30 +54,12 @@ class ServerEngine:
             question["suffix"] = request.suffix
         return _chosen(self._ask("/v1/completions", question | _drawing(request)), lambda choice: choice)
 
-    def chat(
-        self,
-        request: ChatRequest,
-        cancelled: Callable[[], bool] = never,
-        on_text: Callable[[str], None] | None = None,
-        on_token: Callable[[WrittenToken], None] | None = None,
-    ) -> InfillResult:
+    def chat(self, request: ChatRequest) -> InfillResult:
         """Say what comes next in a chat; see `Engine.chat`."""
         messages = [{"role": each.role, "content": each.content} for each in request.messages]
         question = {"model": self.name, "messages": messages, "max_tokens": request.max_tokens}
         answer = self._ask("/v1/chat/completions", question | _drawing(request))
         return _chosen(answer, lambda choice: {"text": choice["message"]["content"]} | choice)
-
-    def chat_text(self, messages: Sequence[object]) -> str:
-        """Raise InputError: a server does not tell."""
-        raise InputError("a server does not tell how a chat is put to its model")
-
-    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Raise InputError, as `chat_text`."""
-        raise InputError("a server's tokens are not asked for")
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        """Raise InputError, as `chat_text`."""
-        raise InputError("a server's tokens are not asked for")
 
     def _ask(self, route: str, question: Mapping[str, object] | None = None) -> dict[str, Any]:
         body = None if question is None else json.dumps(question).encode()

@@ -6,17 +6,11 @@ import json
 import numpy as np
 import pytest
 
+from problem_entry import EXERCISE
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
 from techtree.lm.eval.problems import Exercise, Hole, drawn, holes_in, read_problems
 
-EXERCISE = {
-    "task_id": "T/0",
-    "prompt": "def one():\n",
-    "canonical_solution": "    return 1\n",
-    "test": "def check(f):\n    assert f() == 1\n",
-    "entry_point": "one",
-}
 HOLE = EXERCISE | {"suffix": "\n# end\n"}
 CHECK = "def check(f):\n    assert f() == 1\n\ncheck(one)\n"
 

@@ -228,6 +228,18 @@ TEXTS = st.lists(PARTS, max_size=14).map("".join) | st.lists(REPEATED, max_size=
 AROUND = st.lists(PARTS, max_size=6).map("".join)
 
 
+def assert_nothing_is_taken_back(raw, place, end):
+    before = ""  # what has been shown
+    for n in range(len(raw) + 1):
+        now = shown_text(raw[:n], place)
+        assert now.text.startswith(before)
+        before = now.text
+        if now.is_over:
+            assert shown_text(raw, place, end) == now
+            return
+    assert shown_text(raw, place, end).text.startswith(before)
+
+
 @settings(max_examples=500)
 @given(
     AROUND,
@@ -247,16 +259,7 @@ AROUND = st.lists(PARTS, max_size=6).map("".join)
 @example("", "yxx", "", 0, ["xx", "yxx"], "auto", "complete")
 @example("x = ", " <EOT", "\n", 0, [" <EOT"], "auto", "complete")
 def test_nothing_is_ever_taken_back(before, raw, after, n_indent, stop, lines, end):
-    place = Place(before, after, n_indent, tuple(stop), lines)
-    before = ""  # what has been shown
-    for n in range(len(raw) + 1):
-        now = shown_text(raw[:n], place)
-        assert now.text.startswith(before)
-        before = now.text
-        if now.is_over:
-            assert shown_text(raw, place, end) == now
-            return
-    assert shown_text(raw, place, end).text.startswith(before)
+    assert_nothing_is_taken_back(raw, Place(before, after, n_indent, tuple(stop), lines), end)
 
 
 @pytest.mark.parametrize(
@@ -284,15 +287,7 @@ CIRCLES = st.lists(st.sampled_from(["abcdefgh", "x, ", "0, 0, 0, ", "\n    ", " 
 
 @given(AROUND, CIRCLES, AROUND, st.sampled_from(["complete", "cut"]))
 def test_nor_is_anything_taken_back_of_circles(before, raw, after, end):
-    place, shown_before = Place(before, after), ""
-    for n in range(len(raw) + 1):
-        now = shown_text(raw[:n], place)
-        assert now.text.startswith(shown_before)
-        shown_before = now.text
-        if now.is_over:
-            assert shown_text(raw, place, end) == now
-            return
-    assert shown_text(raw, place, end).text.startswith(shown_before)
+    assert_nothing_is_taken_back(raw, Place(before, after), end)
 
 
 @given(AROUND, TEXTS, AROUND)

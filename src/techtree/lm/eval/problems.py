@@ -17,7 +17,6 @@ import numpy as np
 from techtree.errors import InputError
 from techtree.lm.data.corpus import Document
 
-PROBLEM_SUFFIXES = (".jsonl", ".jsonl.gz")
 MAX_BYTES = 1 << 28
 """Of an unpacked file of problems."""
 

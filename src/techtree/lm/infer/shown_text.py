@@ -227,10 +227,26 @@ def _without_begun_loop(text: str, place: Place) -> str:
 
 def _before_circle(text: str, place: Place) -> str | None:
     """Cut before a piece that comes for the third time in a row."""
-    for match in _CIRCLE.finditer(text):
+    for match in _CIRCLE.finditer(text) if _may_circle(text) else ():
         if _has_letter(match[1]):
             return text[: match.start() + 2 * len(match[1])].rstrip()
     return None
+
+
+def _may_circle(text: str) -> bool:
+    """Tell whether a piece stands twice in a row, as it does from the first eighth character of a circle on.
+
+    Nearly all texts have none. It is asked for each token, and takes far less time than to look for a circle.
+    """
+    for start in range(0, len(text), SHORTEST_PIECE):
+        head, end = text[start : start + SHORTEST_PIECE], start + LONGEST_PIECE + SHORTEST_PIECE
+        again = text.find(head, start + SHORTEST_PIECE, end)
+        while again >= 0:
+            piece = text[start:again]
+            if text.startswith(piece, again) and _has_letter(piece):
+                return True
+            again = text.find(head, again + 1, end)
+    return False
 
 
 def _without_begun_circle(text: str) -> str:
